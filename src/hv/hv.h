@@ -1,0 +1,111 @@
+/* THE hypervisor interface: what a machine asks of KVM, Hypervisor.framework or another.
+ *
+ * A back end is one const table.  It never sees a device, opens no path, and installs no signal handler.
+ * State travels as base/codec records, never as raw kernel structs: a record that another host cannot load is
+ * refused by name.
+ *
+ * Threads: vm calls from the machine's control thread; every vcpu call on the vCPU's own thread (some
+ * back ends bind a vCPU to it), except vcpu_kick, which any thread may call. */
+#ifndef SM_HV_HV_H
+#define SM_HV_HV_H
+
+#include "base/codec.h"
+#include "base/error.h"
+#include "plan/plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct sm_hv_vm;   /* the back end's own */
+struct sm_hv_vcpu; /* the back end's own */
+
+struct sm_hv_caps {
+	const char *name;     /* "kvm" */
+	bool irqfd;           /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
+	bool ioeventfd;       /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
+	unsigned max_vcpus;   /* of one machine */
+	unsigned gpa_bits;    /* guest physical address width */
+};
+
+enum sm_hv_exit_kind {
+	SM_HV_EXIT_MMIO = 1,
+	SM_HV_EXIT_PIO,
+	SM_HV_EXIT_HALT,     /* halted with nothing that could wake it */
+	SM_HV_EXIT_SHUTDOWN, /* triple fault (x86_64) */
+	SM_HV_EXIT_RESET,    /* the guest asked for it by firmware call (PSCI) */
+	SM_HV_EXIT_POWEROFF, /* likewise */
+	SM_HV_EXIT_KICK,     /* vcpu_kick was called */
+	SM_HV_EXIT_FAULT,    /* an access the back end could not place: address, if known */
+	SM_HV_EXIT_ERROR,    /* the vCPU cannot go on: error, detail */
+};
+
+struct sm_hv_exit {
+	enum sm_hv_exit_kind kind;
+	bool write;
+	uint8_t size;    /* MMIO, PIO: 1, 2, 4 or 8 bytes */
+	uint64_t address; /* guest physical address or port */
+	/* MMIO, PIO write: the value.  Read: the caller stores the answer here before the next vcpu_run. */
+	uint64_t data;
+	int error;           /* ERROR: positive errno */
+	const char *detail;  /* ERROR, SHUTDOWN: static text or NULL */
+};
+
+/* How a vCPU starts. */
+enum sm_hv_boot_kind {
+	SM_HV_BOOT_WAIT = 1,  /* an application processor: waits for the guest to start it */
+	SM_HV_BOOT_PVH,       /* x86_64: 32-bit protected mode, flat, paging off, EBX = arg (xen pvh.pandoc) */
+	SM_HV_BOOT_LONG64,    /* x86_64: 64-bit, page_table in CR3, RSI = arg (Linux x86 boot protocol) */
+	SM_HV_BOOT_ARM64,     /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
+};
+
+struct sm_hv_boot {
+	enum sm_hv_boot_kind kind;
+	uint64_t entry;
+	uint64_t arg;
+	uint64_t page_table;
+};
+
+struct sm_hv {
+	/* Check the device descriptor (borrowed; KVM: /dev/kvm) and say what it can do.  -ENOTSUP names the
+	 * missing capability. */
+	int (*caps)(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error *err);
+
+	/* A machine without RAM.  The irqchip comes with irqchip_new, after the memory slots (a slot set before the
+	 * irqchip is cheaper) and before any vCPU. */
+	int (*vm_new)(int device_fd, const struct sm_plan *plan, struct sm_hv_vm **ret_vm, struct sm_error *err);
+	void (*vm_free)(struct sm_hv_vm *vm);
+	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only, struct sm_error *err);
+	int (*vm_unmap)(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err);
+	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
+	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level);
+	/* Each write to event_fd raises an edge on irq; the descriptor stays the caller's and must outlive the VM. */
+	int (*vm_irqfd)(struct sm_hv_vm *vm, int event_fd, unsigned irq, struct sm_error *err);
+	/* A 4-byte guest write of any value to gpa adds 1 to event_fd and does not exit. */
+	int (*vm_ioeventfd)(struct sm_hv_vm *vm, int event_fd, uint64_t gpa, struct sm_error *err);
+	/* Interrupt controllers and the like, while no vCPU runs, all vCPUs exist, and (load) their state is set. */
+	int (*vm_save)(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
+	int (*vm_load)(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
+	/* The guest's clock, last before vCPUs run: saved with the machine paused, set once on restore. */
+	int (*vm_clock_save)(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
+	int (*vm_clock_load)(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
+
+	int (*vcpu_new)(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **ret_vcpu, struct sm_error *err);
+	void (*vcpu_free)(struct sm_hv_vcpu *vcpu); /* any thread, after its own has ended */
+	int (*vcpu_boot)(struct sm_hv_vcpu *vcpu, const struct sm_hv_boot *boot, struct sm_error *err);
+	/* Run until an exit.  io is in and out: the answer to the last read goes in. */
+	void (*vcpu_run)(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io);
+	/* Make the current or the next vcpu_run return SM_HV_EXIT_KICK soon.  Sticky until seen.  thread: the vCPU's
+	 * own. */
+	void (*vcpu_kick)(struct sm_hv_vcpu *vcpu);
+	/* Finish a pending MMIO or PIO (answer in io), so that registers may be read.  The guest runs no further. */
+	int (*vcpu_settle)(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io, struct sm_error *err);
+	/* Whether the vCPU sleeps with interrupts off: nothing but a reset will wake it. */
+	bool (*vcpu_halted)(struct sm_hv_vcpu *vcpu);
+	int (*vcpu_save)(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
+	int (*vcpu_load)(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
+	/* Tell a restored guest that it was stopped (KVM_KVMCLOCK_CTRL: no soft lockup reports). */
+	void (*vcpu_resumed)(struct sm_hv_vcpu *vcpu);
+};
+
+#endif

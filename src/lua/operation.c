@@ -1,0 +1,85 @@
+/* The operation userdata: one blocking core call under way. */
+#include "lua/support.h"
+
+#include <stdlib.h>
+
+struct operation {
+	struct sm_lua_handle handle;
+	struct sm_op *op;
+	sm_lua_push push;
+	bool finished;
+};
+
+static void operation_close(void *payload)
+{
+	struct operation *operation = payload;
+	sm_op_free(operation->op);
+}
+
+static int operation_fd(lua_State *L);
+static int operation_finish(lua_State *L);
+static int operation_cancel(lua_State *L);
+
+static const luaL_Reg methods[] = {
+	{ "fd", operation_fd },
+	{ "finish", operation_finish },
+	{ "cancel", operation_cancel },
+	{ NULL, NULL },
+};
+static const struct sm_lua_class operation_class = {
+	.name = "supermachine.operation",
+	.size = sizeof(struct operation),
+	.methods = methods,
+	.close = operation_close,
+};
+
+static int operation_fd(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	lua_pushinteger(L, sm_op_fd(operation->op));
+	return 1;
+}
+
+/* Waits for the end and pushes the call's results; a second time is misuse. */
+static int operation_finish(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	if (operation->finished)
+		return luaL_error(L, "operation is finished");
+	operation->finished = true;
+	struct sm_error err = { 0 };
+	int code = sm_op_finish(operation->op, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	return operation->push(L, sm_op_arg(operation->op));
+}
+
+static int operation_cancel(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	sm_op_cancel(operation->op);
+	return 0;
+}
+
+int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg), sm_lua_push push, int parent)
+{
+	if (parent)
+		parent = lua_absindex(L, parent);
+	struct operation *operation = sm_lua_new(L, &operation_class);
+	if (parent)
+		sm_lua_keep(L, -1, parent);
+	struct sm_error err = { 0 };
+	int code = sm_op_begin(run, arg, free_arg, &operation->op, &err);
+	if (code < 0) {
+		free_arg(arg);
+		return sm_lua_fail(L, code, &err);
+	}
+	operation->push = push;
+	operation->handle.open = true;
+	return 1;
+}
+
+void sm_lua_op_register(lua_State *L)
+{
+	sm_lua_class_register(L, &operation_class);
+}

@@ -1,0 +1,106 @@
+/* The control seam: everything above machine/ reaches a machine only through this.
+ *
+ * The same requests travel over two transports: a direct call in this process, and a socketpair to a forked worker
+ * process that opens no path.  Calls are blocking, a few hundred microseconds except build and capture; any thread may
+ * call, one at a time is served. */
+#ifndef SM_MACHINE_CONTROL_H
+#define SM_MACHINE_CONTROL_H
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "plan/disk.h"
+#include "plan/plan.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct sm_control;
+
+enum sm_control_transport {
+	SM_CONTROL_DIRECT,
+	SM_CONTROL_WORKER,
+};
+
+/* What a machine is built from.  Descriptors and segments are borrowed (duplicated as needed). */
+struct sm_control_build {
+	const struct sm_plan *plan;
+	int hv_fd;     /* /dev/kvm */
+	int kernel_fd; /* cold boot; -1 on restore */
+	int initrd_fd; /* cold boot, optional: -1 */
+	int ram_fd;    /* restore: mapped copy on write; -1 on cold boot */
+	int state_fd;  /* restore: what capture wrote; -1 on cold boot */
+	unsigned ndisks;
+	const struct sm_disk *disks; /* one for each backed block and volume slot, in slot order */
+};
+
+/* Where the time of a build went, microseconds since its start, cumulative. */
+struct sm_control_times {
+	uint32_t vm_us, memory_us, devices_us, vcpus_us, state_us, total_us;
+};
+
+/* Build a paused machine.  On failure nothing is left behind. */
+int sm_control_open(enum sm_control_transport transport, const struct sm_control_build *build,
+                    struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err);
+/* Ends the machine, frees everything (worker: the process is gone and reaped).  NULL is fine. */
+void sm_control_close(struct sm_control *control);
+
+int sm_control_resume(struct sm_control *control, struct sm_error *err);
+int sm_control_pause(struct sm_control *control, struct sm_error *err);
+
+/* Paused machines only (-EBUSY): state to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0. */
+int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
+                       struct sm_error *err);
+
+/* Streams to and from the guest's vsock: see virtio/virtio.h. */
+int sm_control_connect(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);
+int sm_control_listen(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);
+
+/* Write a new VM generation ID and tell the guest (Microsoft VMGENID; ACPI event device). */
+int sm_control_set_generation(struct sm_control *control, const uint8_t guid[16], struct sm_error *err);
+
+/* Ask the balloon to hold this many MiB. */
+int sm_control_set_balloon(struct sm_control *control, uint64_t mib, struct sm_error *err);
+
+/* The console ring's content from absolute position *cursor on (advanced); older bytes than the ring holds are
+ * skipped.  *ret_lost: bytes skipped. */
+int sm_control_console(struct sm_control *control, uint64_t *cursor, struct sm_buf *out, uint64_t *ret_lost,
+                       struct sm_error *err);
+
+struct sm_control_device {
+	struct sm_plan_slot slot;
+	uint64_t requests, bytes, errors, kicks, interrupts;
+};
+/* ret_devices: malloc'd, one a slot. */
+int sm_control_devices(struct sm_control *control, struct sm_control_device **ret_devices, unsigned *ret_count,
+                       struct sm_error *err);
+
+struct sm_control_statistics {
+	uint64_t exits, mmio_exits, pio_exits, kicks, unhandled;
+	uint64_t first_exit_us; /* from the first resume to the first exit that the machine served; 0: none yet */
+	uint32_t balloon_mib;
+};
+int sm_control_statistics(struct sm_control *control, struct sm_control_statistics *ret, struct sm_error *err);
+
+/* Why a machine ended. */
+enum sm_control_end {
+	SM_CONTROL_RUNNING = 0, /* or paused: not ended */
+	SM_CONTROL_POWEROFF,
+	SM_CONTROL_RESET,
+	SM_CONTROL_HALT,         /* every vCPU halted with interrupts off, or the kernel said so */
+	SM_CONTROL_PANIC,        /* the guest kernel said so; detail has its words */
+	SM_CONTROL_TRIPLE_FAULT,
+	SM_CONTROL_FAULT,        /* the hypervisor could not go on; detail says what */
+	SM_CONTROL_WORKER_DIED,
+};
+const char *sm_control_end_name(enum sm_control_end end); /* "running", "poweroff", "reset", ... */
+
+/* Readable (POLLIN) when the machine has ended by itself.  Borrowed. */
+int sm_control_end_fd(const struct sm_control *control);
+/* Never blocks.  detail: one line, may be empty. */
+enum sm_control_end sm_control_ended(struct sm_control *control, char detail[256]);
+
+const struct sm_plan *sm_control_plan(const struct sm_control *control);
+/* The worker's process, or 0. */
+int sm_control_pid(const struct sm_control *control);
+
+#endif

@@ -1,0 +1,49 @@
+/* Guest RAM: regions mapped once, checked access by guest physical address.
+ *
+ * Guest RAM has hva = gpa (mod 2 MiB), so huge pages line up, and is not inherited by forks.  Host writes go
+ * through this file, which marks them, because the hypervisor's dirty log sees only the guest's. */
+#ifndef SM_MEMORY_MEMORY_H
+#define SM_MEMORY_MEMORY_H
+
+#include "base/error.h"
+#include "plan/plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#define SM_MEMORY_PAGE 4096u
+
+struct sm_memory;
+
+struct sm_memory_region {
+	uint64_t gpa;
+	uint64_t bytes;
+	void *hva;
+	uint64_t file_offset; /* of this region in a RAM file: regions follow each other */
+};
+
+/* Map the plan's RAM.  ram_fd < 0: anonymous and zero; else a file of at least the RAM's size, mapped
+ * MAP_PRIVATE (copy on write), not kept.  -ENOMEM, or -EBADMSG for a file that is too short. */
+int sm_memory_new(const struct sm_plan *plan, int ram_fd, struct sm_memory **ret_memory, struct sm_error *err);
+void sm_memory_free(struct sm_memory *memory);
+
+size_t sm_memory_regions(const struct sm_memory *memory, const struct sm_memory_region **ret_regions);
+uint64_t sm_memory_bytes(const struct sm_memory *memory); /* all regions */
+
+/* A pointer to [gpa, gpa + len), all inside one region, or NULL.  read: for reading only; write: marks the
+ * pages dirty.  Any thread; a pointer stays good for the memory's life. */
+const void *sm_memory_at_read(const struct sm_memory *memory, uint64_t gpa, uint64_t len);
+void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len);
+
+/* Copies; -EFAULT when any byte is not RAM. */
+int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, size_t len);
+int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, size_t len);
+int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len);
+
+/* Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
+ * Only while no vCPU runs.  *ret_data_bytes: what was not zero. */
+int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err);
+
+#endif

@@ -1,0 +1,71 @@
+/* A virtio device behind the MMIO transport (virtio 1.2, section 4.2), as the machine sees it.
+ *
+ * Threads: mmio calls come from vCPU threads, queue work runs on the machine's loop, the rest from its control
+ * thread; each device has one lock for all of it. */
+#ifndef SM_VIRTIO_VIRTIO_H
+#define SM_VIRTIO_VIRTIO_H
+
+#include "base/codec.h"
+#include "base/error.h"
+#include "base/loop.h"
+#include "memory/memory.h"
+#include "plan/disk.h"
+
+#include <stdint.h>
+
+struct sm_virtio;
+
+/* What every device gets.  irq_fd: an eventfd (borrowed) whose writes raise the slot's interrupt. */
+struct sm_virtio_env {
+	struct sm_memory *memory;
+	struct sm_loop *loop;
+	int irq_fd;
+};
+
+/* One constructor a device kind; the row in machine/devices.c names it.
+ * block: `disk` is deep-copied, descriptors dup'd; NULL: an unbacked slot (capacity 0). */
+int sm_virtio_blk_new(const struct sm_virtio_env *env, const struct sm_disk *disk, struct sm_virtio **ret,
+                      struct sm_error *err);
+int sm_virtio_rng_new(const struct sm_virtio_env *env, struct sm_virtio **ret, struct sm_error *err);
+int sm_virtio_balloon_new(const struct sm_virtio_env *env, struct sm_virtio **ret, struct sm_error *err);
+int sm_virtio_vsock_new(const struct sm_virtio_env *env, uint64_t guest_cid, struct sm_virtio **ret,
+                        struct sm_error *err);
+void sm_virtio_free(struct sm_virtio *device); /* NULL is fine; the loop still runs */
+
+/* The eventfd whose reads say "the driver notified some queue".  Borrowed.  The device watches it on the loop;
+ * the machine lets the hypervisor raise it on writes to base + SM_VIRTIO_QUEUE_NOTIFY. */
+#define SM_VIRTIO_QUEUE_NOTIFY 0x50
+int sm_virtio_kick_fd(const struct sm_virtio *device);
+
+/* Register access by the guest: offset within the slot, 1, 2, 4 or 8 bytes.  Odd accesses read as zero. */
+uint64_t sm_virtio_mmio_read(struct sm_virtio *device, uint64_t offset, unsigned size);
+void sm_virtio_mmio_write(struct sm_virtio *device, uint64_t offset, unsigned size, uint64_t value);
+
+/* While vCPUs and loop are paused.  load expects a device fresh from its constructor. */
+int sm_virtio_save(struct sm_virtio *device, struct sm_buf *out, struct sm_error *err);
+int sm_virtio_load(struct sm_virtio *device, struct sm_reader *in, struct sm_error *err);
+/* After a restore, before vCPUs run: each queue counts as kicked, each raised interrupt is raised again; vsock tells
+ * the guest that its transport was reset. */
+void sm_virtio_restored(struct sm_virtio *device);
+
+struct sm_virtio_stats {
+	uint64_t requests;   /* descriptor chains completed */
+	uint64_t bytes;      /* payload, both directions */
+	uint64_t errors;     /* malformed or failed */
+	uint64_t kicks;      /* notifications by the driver */
+	uint64_t interrupts; /* raised */
+};
+void sm_virtio_stats(struct sm_virtio *device, struct sm_virtio_stats *ret);
+
+/* vsock (virtio 1.2, 5.10).  connect: a stream to `port` in the guest as a new socket descriptor, at once; refused
+ * or reset shows as end of file or ECONNRESET on it.  listen: a SOCK_SEQPACKET descriptor on which each connection that
+ * the guest makes to host port `port` arrives as one message: u32 guest port, with the stream's descriptor
+ * (SCM_RIGHTS); closing it ends the listening.  -EADDRINUSE for a second listener. */
+int sm_virtio_vsock_connect(struct sm_virtio *device, uint32_t port, int *ret_fd, struct sm_error *err);
+int sm_virtio_vsock_listen(struct sm_virtio *device, uint32_t port, int *ret_fd, struct sm_error *err);
+
+/* balloon: pages (4 KiB) the guest is asked to give, and has given. */
+int sm_virtio_balloon_set(struct sm_virtio *device, uint32_t pages);
+uint32_t sm_virtio_balloon_actual(struct sm_virtio *device);
+
+#endif
