@@ -17,7 +17,8 @@ typedef void (*sm_loop_handler)(void *arg, uint32_t epoll_events);
 int sm_loop_new(struct sm_loop **ret_loop, struct sm_error *err); /* starts the thread */
 void sm_loop_free(struct sm_loop *loop);                          /* stops and joins; NULL is fine */
 
-/* Watch fd (borrowed) level-triggered for EPOLLIN/EPOLLOUT; events 0 watches for errors and hang-up only. */
+/* Watch fd (borrowed, and open until the source is removed) level-triggered for EPOLLIN/EPOLLOUT; events 0 watches
+ * for errors and hang-up only.  *ret_source is set before the handler first runs. */
 int sm_loop_add(struct sm_loop *loop, int fd, uint32_t events, sm_loop_handler handler, void *arg,
                 struct sm_loop_source **ret_source);
 int sm_loop_modify(struct sm_loop_source *source, uint32_t events);

@@ -1,7 +1,9 @@
 /* The operation userdata: one blocking core call under way. */
 #include "lua/support.h"
 
-#include <stdlib.h>
+#include "base/fd.h"
+
+#include <poll.h>
 
 struct operation {
 	struct sm_lua_handle handle;
@@ -17,11 +19,13 @@ static void operation_close(void *payload)
 }
 
 static int operation_fd(lua_State *L);
+static int operation_done(lua_State *L);
 static int operation_finish(lua_State *L);
 static int operation_cancel(lua_State *L);
 
 static const luaL_Reg methods[] = {
 	{ "fd", operation_fd },
+	{ "done", operation_done },
 	{ "finish", operation_finish },
 	{ "cancel", operation_cancel },
 	{ NULL, NULL },
@@ -37,6 +41,14 @@ static int operation_fd(lua_State *L)
 {
 	struct operation *operation = sm_lua_check(L, 1, &operation_class);
 	lua_pushinteger(L, sm_op_fd(operation->op));
+	return 1;
+}
+
+/* Whether finish would return at once. */
+static int operation_done(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	lua_pushboolean(L, sm_fd_wait(sm_op_fd(operation->op), POLLIN, 0) > 0);
 	return 1;
 }
 
@@ -71,7 +83,8 @@ int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg
 	struct sm_error err = { 0 };
 	int code = sm_op_begin(run, arg, free_arg, &operation->op, &err);
 	if (code < 0) {
-		free_arg(arg);
+		if (free_arg)
+			free_arg(arg);
 		return sm_lua_fail(L, code, &err);
 	}
 	operation->push = push;

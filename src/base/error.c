@@ -1,0 +1,67 @@
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A code of 0 would read as success, so it never leaves here. */
+static int positive(int code)
+{
+	return code ? abs(code) : EIO;
+}
+
+static void append_description(struct sm_error *err)
+{
+	const char *description = strerrordesc_np(err->code);
+	size_t used = strlen(err->message);
+	snprintf(err->message + used, sizeof err->message - used, ": %s", description ? description : "unknown error");
+}
+
+int sm_error_set(struct sm_error *err, int code, const char *format, ...)
+{
+	code = positive(code);
+	if (err) {
+		va_list args;
+		va_start(args, format);
+		err->code = code;
+		vsnprintf(err->message, sizeof err->message, format, args);
+		va_end(args);
+	}
+	return -code;
+}
+
+int sm_error_sys(struct sm_error *err, int code, const char *format, ...)
+{
+	code = positive(code);
+	if (err) {
+		va_list args;
+		va_start(args, format);
+		err->code = code;
+		vsnprintf(err->message, sizeof err->message, format, args);
+		va_end(args);
+		append_description(err);
+	}
+	return -code;
+}
+
+int sm_error_context(struct sm_error *err, const char *format, ...)
+{
+	if (!err)
+		return -EIO;
+	char old[SM_ERROR_MESSAGE_MAX];
+	memcpy(old, err->message, sizeof old);
+	va_list args;
+	va_start(args, format);
+	vsnprintf(err->message, sizeof err->message, format, args);
+	va_end(args);
+	size_t used = strlen(err->message);
+	snprintf(err->message + used, sizeof err->message - used, ": %s", old);
+	return -err->code;
+}
+
+const char *sm_error_name(int code)
+{
+	const char *name = strerrorname_np(abs(code));
+	return name ? name : "EUNKNOWN";
+}
