@@ -1,0 +1,201 @@
+# One non-recursive Makefile.  `make help` lists the targets and the variables.
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+SHELL := /bin/bash
+
+# Variables a user may set -----------------------------------------------------------------------
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ARCH   ?= x86_64
+SAN    ?=
+WERROR ?=
+V      ?=
+BUILD  ?= build$(if $(SAN),/$(SAN))
+PREFIX ?= /usr/local
+CFLAGS ?= -O2 -g
+MUSL_CC ?= musl-gcc
+PKG_CONFIG ?= pkg-config
+
+# Flags ------------------------------------------------------------------------------------------
+
+LIBRARIES := libcrypto zlib libcjson libcurl libarchive
+ifeq ($(ARCH),aarch64)
+LIBRARIES += libfdt
+endif
+
+WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
+SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)
+comma := ,
+CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES))
+CFLAGS_ALL = -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
+LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES)) -lm -ldl -pthread
+LUA_STATIC = $(shell $(PKG_CONFIG) --variable=libdir lua5.4)/liblua5.4.a
+
+# Asked of pkg-config once, and only when something is compiled.
+CPPFLAGS_ALL := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(CPPFLAGS_ALL))
+LIBS         := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(LIBS))
+LUA_STATIC   := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(LUA_STATIC))
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
+
+# Sources: architecture and back end are chosen by file ---------------------------------------------
+
+ARCHES := x86_64 aarch64
+ROOMS  := base plan oci memory hv fuse net rootfs device arch arch/$(ARCH) virtio hv_kvm machine snapshot agent pool
+OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c)
+
+ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
+LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
+GUEST_SOURCES := $(sort $(wildcard src/guest/*.c))
+SPEC_SOURCES  := $(sort $(wildcard spec/*/*.c))
+ALL_C         := $(sort $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] spec/*/*.[ch]))
+
+object = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
+ROOM_OBJECTS  := $(call object,$(ROOM_SOURCES))
+LUA_OBJECTS   := $(call object,$(LUA_SOURCES))
+MAIN_OBJECT   := $(BUILD)/obj/main.o
+GUEST_OBJECTS := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(GUEST_SOURCES))
+SPEC_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(SPEC_SOURCES))
+
+EXE     := $(BUILD)/supermachine
+MODULE  := $(BUILD)/lib/supermachine/core.so
+GUEST   := $(if $(GUEST_SOURCES),$(BUILD)/supermachine-guest)
+ARCHIVE := $(BUILD)/libsupermachine.a
+
+.PHONY: all
+all: $(EXE) $(MODULE) $(GUEST) $(SPEC_PROGRAMS)
+
+# A changed compiler or flag rebuilds what it made; a missing package is named before any compiler error.
+
+$(BUILD)/.packages: vendor/packages vendor/missing
+	@mkdir -p $(@D)
+	@vendor/missing build
+	@touch $@
+
+FLAGS := $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LIBS) $(ARCH) $(MUSL_CC)
+.PHONY: force
+$(BUILD)/.flags: force
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(FLAGS))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(FLAGS))' >$@
+
+$(GUEST_OBJECTS): $(BUILD)/obj/guest/%.o: src/guest/%.c $(BUILD)/.flags | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,MUSL,$<)
+	$(Q)$(MUSL_CC) -std=gnu17 -Os -g -Isrc -D_GNU_SOURCE $(WARNINGS) -ffunction-sections -fdata-sections \
+		-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu -MMD -MP -c -o $@ $<
+
+$(BUILD)/obj/%.o: src/%.c $(BUILD)/.flags | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+# Lua is whole and visible in the executable, so that any Lua C module can be loaded into it.
+$(EXE): $(MAIN_OBJECT) $(LUA_OBJECTS) $(ROOM_OBJECTS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ -Wl,-E -Wl,--whole-archive $(LUA_STATIC) -Wl,--no-whole-archive $(LDFLAGS) $(LIBS)
+
+# The same objects; the Lua symbols are those of the process that loads it.  Never unloaded: threads of a machine
+# that is being closed may still be in it.
+$(MODULE): $(LUA_OBJECTS) $(ROOM_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -shared -Wl,-z,nodelete -o $@ $^ $(LDFLAGS) $(LIBS)
+
+$(BUILD)/supermachine-guest: $(GUEST_OBJECTS)
+	$(call say,LD,$@)
+	$(Q)$(MUSL_CC) -static -Wl,--gc-sections -o $@ $^
+	$(Q)strip $@
+
+$(ARCHIVE): $(ROOM_OBJECTS)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcs $@ $^
+
+# Programs of the specs and benchmarks: one C file each, over the rooms.
+$(SPEC_PROGRAMS): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< $(ARCHIVE) $(LDFLAGS) $(LIBS)
+
+-include $(ROOM_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d) $(MAIN_OBJECT:.o=.d) $(GUEST_OBJECTS:.o=.d) $(SPEC_PROGRAMS:=.d)
+
+# What a stranger types ----------------------------------------------------------------------------
+
+.PHONY: deps kernel lab-shell demo test test-direct test-lab bench
+deps:
+	vendor/missing --install
+
+kernel:
+	vendor/kernel/build $(BUILD)/vmlinux
+
+lab-shell: all
+	vendor/testhost/shell
+
+demo: all kernel
+	$(EXE) examples/demo.lua
+
+test: all kernel
+	@BUILD=$(BUILD) spec/tiers direct lab
+
+test-direct: all
+	@BUILD=$(BUILD) spec/tiers direct
+
+test-lab: all kernel
+	@BUILD=$(BUILD) spec/tiers lab
+
+bench: all kernel
+	$(EXE) spec/perf/run.lua --out=$(BUILD)/bench.json
+
+# What machines argue about ------------------------------------------------------------------------
+
+.PHONY: layers format lint asan tsan
+layers:
+	@spec/support/layers src
+
+format:
+	clang-format -i $(ALL_C)
+
+lint:
+	@spec/support/lint
+
+# The direct tier under the sanitizers.
+asan:
+	+$(MAKE) SAN=address test-direct
+
+tsan:
+	+$(MAKE) SAN=thread test-direct
+
+# ---------------------------------------------------------------------------------------------------
+
+.PHONY: install clean help
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/supermachine
+	install -d $(DESTDIR)$(PREFIX)/lib/lua/5.4/supermachine $(DESTDIR)$(PREFIX)/share/lua/5.4
+	install $(EXE) $(DESTDIR)$(PREFIX)/bin/supermachine
+	install -m 644 $(MODULE) $(DESTDIR)$(PREFIX)/lib/lua/5.4/supermachine/core.so
+	$(if $(GUEST),install $(GUEST) $(DESTDIR)$(PREFIX)/lib/supermachine/supermachine-guest)
+	cd lua && find supermachine -name '*.lua' -exec install -D -m 644 '{}' '$(DESTDIR)$(PREFIX)/share/lua/5.4/{}' ';'
+
+clean:
+	rm -rf $(BUILD)
+
+help:
+	@echo 'make [all]        $(BUILD)/supermachine, the Lua module, the guest'"'"'s init'
+	@echo 'make deps         install what is missing, with apt (vendor/packages)'
+	@echo 'make kernel       build the guest kernel, once; cached'
+	@echo 'make demo         pull, bake, restore and run real images, with times'
+	@echo 'make test         test-direct, then test-lab'
+	@echo 'make test-direct  the suite on this machine, without Linux guests'
+	@echo 'make test-lab     the specs with guests, in the emulated host where KVM here is not fit'
+	@echo 'make bench        medians, and $(BUILD)/bench.json'
+	@echo 'make layers       which room includes which'
+	@echo 'make lint         luacheck, clang-format, banned calls;  make format  repairs the formatting'
+	@echo 'make asan tsan    the direct tier under sanitizers'
+	@echo 'make lab-shell    a shell in the emulated host'
+	@echo 'make install      below PREFIX (and DESTDIR);  make clean'
+	@echo
+	@echo 'variables: CC=gcc|clang BUILD=build SAN=address|thread WERROR=1 V=1 ARCH=x86_64|aarch64 PREFIX=/usr/local CFLAGS LDFLAGS'
