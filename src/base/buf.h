@@ -34,7 +34,10 @@ void sm_buf_consume(struct sm_buf *buf, size_t len);
 /* The content as a NUL-terminated string (the NUL is not counted), or NULL on failure.  Borrowed. */
 const char *sm_buf_str(struct sm_buf *buf);
 
-static inline bool sm_buf_failed(const struct sm_buf *buf) { return buf->failed != 0; }
+static inline bool sm_buf_failed(const struct sm_buf *buf)
+{
+	return buf->failed != 0;
+}
 
 #define SM_BUF_CLEANUP __attribute__((cleanup(sm_buf_done)))
 

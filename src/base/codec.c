@@ -250,6 +250,7 @@ int sm_record_close(const struct sm_reader *record, const char *what, struct sm_
 	if (record->failed)
 		return sm_error_set(err, EBADMSG, "%s: record is too short or holds a bad value", what);
 	if (!sm_reader_at_end(record))
-		return sm_error_set(err, EBADMSG, "%s: record has %zu bytes left over", what, record->len - record->pos);
+		return sm_error_set(err, EBADMSG, "%s: record has %zu bytes left over", what,
+		                    record->len - record->pos);
 	return 0;
 }

@@ -9,8 +9,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define SM_TAG(a, b, c, d) \
-	((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+#define SM_TAG(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
 
 /* Writing.  Appends go to the buffer; its sticky failure is the only error. */
 void sm_put_u8(struct sm_buf *buf, uint8_t value);
@@ -43,7 +42,10 @@ const void *sm_get_bytes(struct sm_reader *reader, size_t *ret_len);
 void sm_get_str(struct sm_reader *reader, char *out, size_t size);
 /* Copies exactly len raw bytes (written by sm_put_bytes with the same length). */
 void sm_get_exact(struct sm_reader *reader, void *out, size_t len);
-static inline bool sm_reader_at_end(const struct sm_reader *reader) { return reader->pos == reader->len; }
+static inline bool sm_reader_at_end(const struct sm_reader *reader)
+{
+	return reader->pos == reader->len;
+}
 
 /* The next record's tag, or 0 at the end of input. */
 uint32_t sm_record_peek(const struct sm_reader *reader);

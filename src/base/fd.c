@@ -224,10 +224,9 @@ ssize_t sm_fd_recv(int sock, void *data, size_t max, int *ret_fds, size_t *ret_n
 {
 	union pass_control control;
 	struct iovec iov = { .iov_base = data, .iov_len = max };
-	struct msghdr msg = { .msg_iov = &iov,
-		              .msg_iovlen = 1,
-		              .msg_control = &control,
-		              .msg_controllen = sizeof control };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control
+	};
 	*ret_nfds = 0;
 	ssize_t got;
 	while ((got = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC)) < 0 && errno == EINTR)

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define SM_FD_CLEANUP __attribute__((cleanup(sm_fd_close)))
+#define SM_FD_CLEANUP  __attribute__((cleanup(sm_fd_close)))
 #define SM_FD_PASS_MAX 253 /* most descriptors one message carries: SCM_MAX_FD, unix(7) */
 
 /* Close *fd if it is not negative, set it to -1, keep errno. */

@@ -89,7 +89,8 @@ int sm_json_parse(const char *text, size_t len, const char *what, cJSON **ret_ro
 {
 	*ret_root = NULL;
 	if (len > SM_JSON_MAX_BYTES)
-		return sm_error_set(err, EBADMSG, "%s: JSON of %zu bytes, the limit is %u", what, len, SM_JSON_MAX_BYTES);
+		return sm_error_set(err, EBADMSG, "%s: JSON of %zu bytes, the limit is %u", what, len,
+		                    SM_JSON_MAX_BYTES);
 	const char *fault = scan(text, len);
 	if (fault)
 		return sm_error_set(err, EBADMSG, "%s: JSON %s", what, fault);
@@ -98,8 +99,8 @@ int sm_json_parse(const char *text, size_t len, const char *what, cJSON **ret_ro
 	if (!root)
 		return sm_error_set(err, EBADMSG, "%s: not JSON, at byte %zu", what, (size_t)(end - text));
 	if (!only_space(end, text + len))
-		return sm_error_set(err, EBADMSG, "%s: JSON ends at byte %zu, but %zu follow", what, (size_t)(end - text),
-		                    len - (size_t)(end - text));
+		return sm_error_set(err, EBADMSG, "%s: JSON ends at byte %zu, but %zu follow", what,
+		                    (size_t)(end - text), len - (size_t)(end - text));
 	const char *name = NULL;
 	int code = check_tree(root, &name);
 	if (code == -EBADMSG)

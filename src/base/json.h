@@ -18,7 +18,8 @@ int sm_json_parse(const char *text, size_t len, const char *what, cJSON **ret_ro
  * Strings are borrowed.  *_or: the fallback when absent, an error only when of another type. */
 int sm_json_get_string(const cJSON *object, const char *name, const char *what, const char **ret, struct sm_error *err);
 int sm_json_get_u64(const cJSON *object, const char *name, const char *what, uint64_t *ret, struct sm_error *err);
-int sm_json_get_object(const cJSON *object, const char *name, const char *what, const cJSON **ret, struct sm_error *err);
+int sm_json_get_object(const cJSON *object, const char *name, const char *what, const cJSON **ret,
+                       struct sm_error *err);
 int sm_json_get_array(const cJSON *object, const char *name, const char *what, const cJSON **ret, struct sm_error *err);
 int sm_json_string_or(const cJSON *object, const char *name, const char *what, const char *fallback, const char **ret,
                       struct sm_error *err);

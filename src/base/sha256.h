@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define SM_SHA256_BYTES 32
-#define SM_SHA256_HEX 64
+#define SM_SHA256_HEX   64
 
 struct sm_sha256; /* one running hash; not shared between threads */
 

@@ -127,7 +127,7 @@ static int base_record_write(lua_State *L)
 	size_t len;
 	const char *payload = luaL_checklstring(L, 3, &len);
 	luaL_Buffer result;
-	/* The record is made in C memory and copied once; pushing it is the only step that could raise and comes last. */
+	/* Made in C memory and copied once: after that only the last step, pushing it, could raise. */
 	char *room = luaL_buffinitsize(L, &result, len + 16);
 	struct sm_buf buf;
 	sm_buf_init(&buf, len + 16);

@@ -4,8 +4,11 @@
 
 /* Every binding file gives `void sm_lua_<name>_open(lua_State *L)`, called with the core table on the stack top, which
  * adds its functions and classes to it.  One row each, sorted by the walk through the house. */
+/* clang-format off */
 #define OPENERS(ROW) \
-	ROW(base)
+	ROW(base) \
+	ROW(image)
+/* clang-format on */
 
 #define DECLARE(name) void sm_lua_##name##_open(lua_State *L);
 OPENERS(DECLARE)
