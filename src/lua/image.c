@@ -1,0 +1,335 @@
+/* Pulling, and the image userdata. */
+#include "lua/image.h"
+
+#include "lua/support.h"
+#include "oci/pull.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void sm_lua_image_open(lua_State *L);
+
+struct image {
+	struct sm_lua_handle handle;
+	struct sm_oci_image *image;
+};
+
+static int image_digest(lua_State *L);
+static int image_config_digest(lua_State *L);
+static int image_reference(lua_State *L);
+static int image_platform(lua_State *L);
+static int image_store(lua_State *L);
+static int image_config(lua_State *L);
+static int image_process(lua_State *L);
+static int image_layers(lua_State *L);
+
+static void image_close(void *payload)
+{
+	struct image *image = payload;
+	sm_oci_image_unref(image->image);
+	image->image = NULL;
+}
+
+static void image_describe(lua_State *L, void *payload)
+{
+	const struct image *image = payload;
+	lua_pushfstring(L, "supermachine.image: %s %s", sm_oci_image_get_reference(image->image),
+	                sm_oci_image_get_manifest_digest(image->image));
+}
+
+static const luaL_Reg methods[] = {
+	{ "digest", image_digest },
+	{ "config_digest", image_config_digest },
+	{ "reference", image_reference },
+	{ "platform", image_platform },
+	{ "store", image_store },
+	{ "config", image_config },
+	{ "process", image_process },
+	{ "layers", image_layers },
+	{ NULL, NULL },
+};
+static const struct sm_lua_class image_class = {
+	.name = "supermachine.image",
+	.size = sizeof(struct image),
+	.methods = methods,
+	.close = image_close,
+	.describe = image_describe,
+};
+
+struct sm_oci_image *sm_lua_image_check(lua_State *L, int index)
+{
+	struct image *image = sm_lua_check(L, index, &image_class);
+	return image->image;
+}
+
+/* The manifest's: what the image is. */
+static int image_digest(lua_State *L)
+{
+	lua_pushstring(L, sm_oci_image_get_manifest_digest(sm_lua_image_check(L, 1)));
+	return 1;
+}
+
+static int image_config_digest(lua_State *L)
+{
+	lua_pushstring(L, sm_oci_image_get_config_digest(sm_lua_image_check(L, 1)));
+	return 1;
+}
+
+static int image_reference(lua_State *L)
+{
+	lua_pushstring(L, sm_oci_image_get_reference(sm_lua_image_check(L, 1)));
+	return 1;
+}
+
+static int image_platform(lua_State *L)
+{
+	char text[SM_OCI_PLATFORM_TEXT];
+	sm_oci_platform_format(sm_oci_image_get_platform(sm_lua_image_check(L, 1)), text);
+	lua_pushstring(L, text);
+	return 1;
+}
+
+static int image_store(lua_State *L)
+{
+	lua_pushstring(L, sm_oci_image_get_store_path(sm_lua_image_check(L, 1)));
+	return 1;
+}
+
+/* Depth is bounded by base/json.h; null is an absent key. */
+static void push_json(lua_State *L, const cJSON *value)
+{
+	luaL_checkstack(L, 4, "JSON");
+	if (cJSON_IsString(value)) {
+		lua_pushstring(L, value->valuestring);
+	} else if (cJSON_IsNumber(value)) {
+		double number = value->valuedouble;
+		if (floor(number) == number && fabs(number) <= 9007199254740992.0)
+			lua_pushinteger(L, (lua_Integer)number);
+		else
+			lua_pushnumber(L, number);
+	} else if (cJSON_IsArray(value) || cJSON_IsObject(value)) {
+		const cJSON *item;
+		lua_Integer index = 0;
+		lua_newtable(L);
+		cJSON_ArrayForEach(item, value)
+		{
+			push_json(L, item);
+			if (cJSON_IsArray(value))
+				lua_rawseti(L, -2, ++index);
+			else
+				lua_setfield(L, -2, item->string);
+		}
+	} else if (cJSON_IsBool(value)) {
+		lua_pushboolean(L, cJSON_IsTrue(value));
+	} else {
+		lua_pushnil(L);
+	}
+}
+
+/* The whole config document as a table (OCI image-spec, config.md). */
+static int image_config(lua_State *L)
+{
+	push_json(L, sm_oci_image_get_config(sm_lua_image_check(L, 1)));
+	return 1;
+}
+
+static void set_list(lua_State *L, const char *name, const char *const *strings)
+{
+	lua_newtable(L);
+	for (lua_Integer i = 0; strings[i]; i++) {
+		lua_pushstring(L, strings[i]);
+		lua_rawseti(L, -2, i + 1);
+	}
+	lua_setfield(L, -2, name);
+}
+
+static void set_string(lua_State *L, const char *name, const char *value)
+{
+	lua_pushstring(L, value);
+	lua_setfield(L, -2, name);
+}
+
+/* How the image wants to be run: entrypoint, cmd and env as lists, workdir, user, stop_signal as strings;
+ * what the image does not say is empty. */
+static int image_process(lua_State *L)
+{
+	const struct sm_oci_image *image = sm_lua_image_check(L, 1);
+	lua_newtable(L);
+	set_list(L, "entrypoint", sm_oci_image_get_entrypoint(image));
+	set_list(L, "cmd", sm_oci_image_get_cmd(image));
+	set_list(L, "env", sm_oci_image_get_env(image));
+	set_string(L, "workdir", sm_oci_image_get_workdir(image));
+	set_string(L, "user", sm_oci_image_get_user(image));
+	set_string(L, "stop_signal", sm_oci_image_get_stop_signal(image));
+	return 1;
+}
+
+/* Lowest first: { digest =, diff_id =, media_type =, size = } */
+static int image_layers(lua_State *L)
+{
+	size_t count;
+	const struct sm_oci_layer *layers = sm_oci_image_get_layers(sm_lua_image_check(L, 1), &count);
+	lua_newtable(L);
+	for (size_t i = 0; i < count; i++) {
+		lua_newtable(L);
+		set_string(L, "digest", layers[i].digest);
+		set_string(L, "diff_id", layers[i].diff_id);
+		set_string(L, "media_type", layers[i].media_type);
+		lua_pushinteger(L, (lua_Integer)layers[i].size);
+		lua_setfield(L, -2, "size");
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	return 1;
+}
+
+/* Owned by the operation. */
+struct pull {
+	struct sm_oci_pull_options options;
+	char *reference, *store, *platform, *ca_file;
+	struct sm_oci_image *image;
+	struct sm_oci_pull_stats stats;
+};
+
+static void pull_free(void *arg)
+{
+	struct pull *pull = arg;
+	sm_oci_image_unref(pull->image);
+	free(pull->reference);
+	free(pull->store);
+	free(pull->platform);
+	free(pull->ca_file);
+	free(pull);
+}
+
+static int pull_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	struct pull *pull = arg;
+	pull->options.cancel = sm_op_cancel_flag(op);
+	return sm_oci_pull(&pull->options, &pull->image, &pull->stats, err);
+}
+
+static void set_number(lua_State *L, const char *name, uint64_t value)
+{
+	lua_pushinteger(L, (lua_Integer)value);
+	lua_setfield(L, -2, name);
+}
+
+static int pull_push(lua_State *L, void *arg)
+{
+	struct pull *pull = arg;
+	struct image *image = sm_lua_new(L, &image_class);
+	image->image = pull->image;
+	pull->image = NULL;
+	image->handle.open = true;
+	lua_newtable(L);
+	set_number(L, "fetched_bytes", pull->stats.fetched_bytes);
+	set_number(L, "fetched_layers", pull->stats.fetched_layers);
+	set_number(L, "reused_bytes", pull->stats.reused_bytes);
+	set_number(L, "reused_layers", pull->stats.reused_layers);
+	return 2;
+}
+
+static enum sm_oci_pull_policy check_policy(lua_State *L, int index)
+{
+	static const struct {
+		const char *name;
+		enum sm_oci_pull_policy policy;
+	} policies[] = {
+		{ "always", SM_OCI_PULL_ALWAYS },
+		{ "missing", SM_OCI_PULL_MISSING },
+		{ "never", SM_OCI_PULL_NEVER },
+	};
+	const char *name = sm_lua_option_string(L, index, "policy", "always");
+	for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++)
+		if (!strcmp(name, policies[i].name))
+			return policies[i].policy;
+	return (enum sm_oci_pull_policy)luaL_error(L, "option 'policy': always, missing or never expected, got '%s'",
+	                                           name);
+}
+
+static bool copy(const char *text, char **ret, const char **ret_borrowed)
+{
+	*ret = text ? strdup(text) : NULL;
+	*ret_borrowed = *ret;
+	return *ret || !text;
+}
+
+/* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, blob_max_bytes= }) -> operation, whose
+ * finish gives the image and a table of counts: fetched_bytes, fetched_layers, reused_bytes, reused_layers.
+ * The fields are those of struct sm_oci_pull_options. */
+static int image_pull_begin(lua_State *L)
+{
+	static const char *const known[] = {
+		"store", "platform", "policy", "insecure", "ca_file", "blob_max_bytes", NULL,
+	};
+	size_t len;
+	const char *reference = luaL_checklstring(L, 1, &len);
+	luaL_argcheck(L, strlen(reference) == len, 1, "holds a NUL byte");
+	sm_lua_options_check(L, 2, known);
+	const char *store = sm_lua_option_string(L, 2, "store", NULL);
+	const char *platform = sm_lua_option_string(L, 2, "platform", NULL);
+	const char *ca_file = sm_lua_option_string(L, 2, "ca_file", NULL);
+	lua_Integer blob_max_bytes = sm_lua_option_integer(L, 2, "blob_max_bytes", (lua_Integer)SM_OCI_BLOB_MAX_BYTES);
+	luaL_argcheck(L, blob_max_bytes > 0, 2, "option 'blob_max_bytes' must be positive");
+	bool insecure = sm_lua_option_boolean(L, 2, "insecure", false);
+	enum sm_oci_pull_policy policy = check_policy(L, 2);
+
+	struct pull *pull = calloc(1, sizeof *pull);
+	if (!pull)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	struct sm_oci_pull_options *options = &pull->options;
+	options->policy = policy;
+	options->insecure = insecure;
+	options->blob_max_bytes = (uint64_t)blob_max_bytes;
+	if (!copy(reference, &pull->reference, &options->reference) || !copy(store, &pull->store, &options->store) ||
+	    !copy(platform, &pull->platform, &options->platform) || !copy(ca_file, &pull->ca_file, &options->ca_file)) {
+		pull_free(pull);
+		return sm_lua_fail(L, ENOMEM, NULL);
+	}
+	return sm_lua_op(L, pull_run, pull, pull_free, pull_push, 0);
+}
+
+/* image_reference_parse(text) -> { kind = "layout"|"registry", text =, host =, repository =, path =, tag =, digest =,
+ * plain_http = }; absent parts are nil.  Pure. */
+static int image_reference_parse(lua_State *L)
+{
+	size_t len;
+	const char *text = luaL_checklstring(L, 1, &len);
+	luaL_argcheck(L, strlen(text) == len, 1, "holds a NUL byte");
+	struct sm_oci_reference reference;
+	struct sm_error err = { 0 };
+	int code = sm_oci_reference_parse(text, &reference, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	char formatted[SM_OCI_REFERENCE_TEXT];
+	sm_oci_reference_format(&reference, formatted);
+	const char *fields[][2] = {
+		{ "kind", reference.kind == SM_OCI_REFERENCE_LAYOUT ? "layout" : "registry" },
+		{ "text", formatted },
+		{ "host", reference.host },
+		{ "repository", reference.repository },
+		{ "path", reference.path },
+		{ "tag", reference.tag },
+		{ "digest", reference.digest },
+	};
+	lua_newtable(L);
+	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
+		if (*fields[i][1])
+			set_string(L, fields[i][0], fields[i][1]);
+	lua_pushboolean(L, reference.plain_http);
+	lua_setfield(L, -2, "plain_http");
+	return 1;
+}
+
+void sm_lua_image_open(lua_State *L)
+{
+	static const luaL_Reg functions[] = {
+		{ "image_pull_begin", image_pull_begin },
+		{ "image_reference_parse", image_reference_parse },
+		{ NULL, NULL },
+	};
+	sm_lua_class_register(L, &image_class);
+	luaL_setfuncs(L, functions, 0);
+}

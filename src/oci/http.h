@@ -1,0 +1,43 @@
+/* GET over http and https by libcurl: one handle, used by one thread.
+ *
+ * libcurl keeps one reference count for the process; curl_global_init and curl_global_cleanup are
+ * thread-safe since 7.84, so each handle takes and gives back one reference and nothing stays behind.
+ * No signal is used, no environment is read but the proxy variables. */
+#ifndef SM_OCI_HTTP_H
+#define SM_OCI_HTTP_H
+
+#include "oci/source.h"
+
+struct sm_oci_http;
+
+struct sm_oci_http_request {
+	const char *url;
+	const char *const *accept; /* NULL-terminated media types, or NULL */
+	const char *bearer;        /* token, or NULL; never sent to another host on a redirect */
+	sm_oci_sink sink;          /* gets the body of a 200 */
+	void *arg;
+};
+
+#define SM_OCI_HTTP_ERROR_BODY_MAX (16u << 10)
+struct sm_oci_http_response {
+	int status;
+	char media_type[SM_OCI_MEDIA_TYPE_SIZE]; /* without parameters, lower case */
+	char challenge[2048];                    /* the first "Bearer ..." of WWW-Authenticate, or "" */
+	struct sm_buf error_body;                /* the body of another status, cut */
+};
+
+/* plain: http:// URLs are allowed, also as the target of a redirect; otherwise https:// alone. */
+int sm_oci_http_new(const struct sm_oci_source_options *options, bool plain, struct sm_oci_http **ret,
+                    struct sm_error *err);
+void sm_oci_http_free(struct sm_oci_http *http); /* NULL is fine */
+
+/* 0 once there is an HTTP status, whichever; follows up to 5 redirects.  The sink's failure is passed on with
+ * *err left alone.  The response must be zeroed or used before. */
+int sm_oci_http_get(struct sm_oci_http *http, const struct sm_oci_http_request *request,
+                    struct sm_oci_http_response *ret, struct sm_error *err);
+void sm_oci_http_response_done(struct sm_oci_http_response *response);
+
+/* Append text percent-encoded for a query (RFC 3986, unreserved characters stay). */
+void sm_oci_http_escape(struct sm_buf *out, const char *text);
+
+#endif

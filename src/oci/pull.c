@@ -1,0 +1,140 @@
+#include "oci/pull.h"
+
+#include "oci/resolve.h"
+#include "oci/source.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pull {
+	const struct sm_oci_pull_options *options;
+	struct sm_oci_reference reference;
+	char name[SM_OCI_REFERENCE_TEXT]; /* the reference's one spelling */
+	struct sm_oci_platform platform;
+	struct sm_oci_store store;
+	struct sm_oci_source *source;
+	struct sm_oci_pull_stats stats;
+};
+
+static int prepare(struct pull *pull, struct sm_error *err)
+{
+	const struct sm_oci_pull_options *options = pull->options;
+	int code = sm_oci_reference_parse(options->reference, &pull->reference, err);
+	if (code < 0 || (code = sm_oci_platform_parse(options->platform, &pull->platform, err)) < 0 ||
+	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0)
+		return code;
+	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT) {
+		/* The same folder is the same reference from wherever it is named. */
+		char absolute[PATH_MAX];
+		if (realpath(pull->reference.path, absolute))
+			memcpy(pull->reference.path, absolute, sizeof absolute);
+	}
+	sm_oci_reference_format(&pull->reference, pull->name);
+	return 0;
+}
+
+static int from_store(struct pull *pull, struct sm_oci_image **ret_image, struct sm_error *err)
+{
+	char digest[SM_OCI_DIGEST_SIZE];
+	int code = sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, digest, err);
+	if (code < 0 ||
+	    (code = sm_oci_image_load(&pull->store, pull->name, &pull->platform, digest, ret_image, err)) < 0)
+		return code;
+	size_t count;
+	const struct sm_oci_layer *layers = sm_oci_image_get_layers(*ret_image, &count);
+	for (size_t i = 0; i < count; i++)
+		pull->stats.reused_bytes += layers[i].size;
+	pull->stats.reused_layers = (unsigned)count;
+	return 0;
+}
+
+static int open_source(struct pull *pull, struct sm_error *err)
+{
+	struct sm_oci_source_options options = {
+		.insecure = pull->options->insecure,
+		.ca_file = pull->options->ca_file,
+		.cancel = pull->options->cancel,
+	};
+	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT)
+		return sm_oci_layout_open(&pull->reference, &options, &pull->source, err);
+	return sm_oci_registry_open(&pull->reference, &options, &pull->source, err);
+}
+
+static int fetch_layer(struct pull *pull, const struct sm_oci_layer *layer, struct sm_error *err)
+{
+	if (pull->options->cancel && atomic_load(pull->options->cancel))
+		return sm_error_sys(err, ECANCELED, "layer %s", layer->digest);
+	if (sm_oci_store_has(&pull->store, layer->digest, layer->size)) {
+		pull->stats.reused_bytes += layer->size;
+		pull->stats.reused_layers++;
+		return 0;
+	}
+	uint64_t max = pull->options->blob_max_bytes ? pull->options->blob_max_bytes : SM_OCI_BLOB_MAX_BYTES;
+	if (layer->size > max)
+		return sm_error_set(err, EFBIG, "layer %s: %llu bytes, more than the %llu allowed", layer->digest,
+		                    (unsigned long long)layer->size, (unsigned long long)max);
+	SM_OCI_INGEST_CLEANUP struct sm_oci_ingest ingest;
+	int code = sm_oci_ingest_begin(&ingest, &pull->store, layer->digest, layer->size, err);
+	if (code < 0 ||
+	    (code = pull->source->ops->blob(pull->source, layer->digest, sm_oci_ingest_write, &ingest, err)) < 0 ||
+	    (code = sm_oci_ingest_commit(&ingest, err)) < 0)
+		return code;
+	pull->stats.fetched_bytes += layer->size;
+	pull->stats.fetched_layers++;
+	return 0;
+}
+
+/* The manifest goes in last, after all it names, and the reference after the manifest. */
+static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struct sm_error *err)
+{
+	SM_OCI_RESOLVED_CLEANUP struct sm_oci_resolved found = { 0 };
+	struct sm_oci_image *image = NULL;
+	int code = open_source(pull, err);
+	if (code < 0 ||
+	    (code = sm_oci_resolve(pull->source, &pull->store, pull->reference.digest, &pull->platform, &found, err)) <
+	        0 ||
+	    (code = sm_oci_image_new(&pull->store, pull->name, &pull->platform, found.digest, &found.parsed,
+	                             found.config.data, found.config.len, &image, err)) < 0)
+		return code;
+	size_t count;
+	const struct sm_oci_layer *layers = sm_oci_image_get_layers(image, &count);
+	for (size_t i = 0; i < count && !code; i++)
+		code = fetch_layer(pull, &layers[i], err);
+	if (code < 0 ||
+	    (code = sm_oci_store_put(&pull->store, sm_oci_image_get_config_digest(image), found.config.data,
+	                             found.config.len, err)) < 0 ||
+	    (code = sm_oci_store_put(&pull->store, found.digest, found.manifest.data, found.manifest.len, err)) < 0 ||
+	    (code = sm_oci_store_ref_set(&pull->store, pull->name, &pull->platform, found.digest, err)) < 0) {
+		sm_oci_image_unref(image);
+		return code;
+	}
+	*ret_image = image;
+	return 0;
+}
+
+int sm_oci_pull(const struct sm_oci_pull_options *options, struct sm_oci_image **ret_image,
+                struct sm_oci_pull_stats *ret_stats, struct sm_error *err)
+{
+	*ret_image = NULL;
+	struct pull *pull = calloc(1, sizeof *pull);
+	if (!pull)
+		return sm_error_sys(err, ENOMEM, "pull");
+	pull->options = options;
+	int code = prepare(pull, err);
+	if (!code) {
+		bool never = options->policy == SM_OCI_PULL_NEVER;
+		code = -ENOENT;
+		if (options->policy != SM_OCI_PULL_ALWAYS || pull->reference.digest[0])
+			code = from_store(pull, ret_image, never ? err : NULL);
+		if (code < 0 && !never)
+			code = from_source(pull, ret_image, err);
+	}
+	if (pull->source)
+		pull->source->ops->free(pull->source);
+	if (ret_stats)
+		*ret_stats = pull->stats;
+	free(pull);
+	return code < 0 ? sm_error_context(err, "pull '%.200s'", options->reference) : 0;
+}
