@@ -42,6 +42,9 @@ int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, siz
 int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, size_t len);
 int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len);
 
+/* Whether host code has written to the SM_MEMORY_PAGE that holds gpa, by any of the above, since sm_memory_new. */
+bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa);
+
 /* Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
  * Only while no vCPU runs.  *ret_data_bytes: what was not zero. */
 int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err);

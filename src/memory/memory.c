@@ -1,0 +1,273 @@
+#include "memory/memory.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define HUGE_PAGE (2 * SM_MIB)
+
+/* One write while saving: enough to be cheap a byte. */
+#define WRITE_MAX (4 * SM_MIB)
+
+struct reservation {
+	void *start;
+	size_t bytes;
+};
+
+struct sm_memory {
+	size_t nregions;
+	struct sm_memory_region regions[SM_PLAN_RAM_MAX];
+	struct reservation reservations[SM_PLAN_RAM_MAX];
+	uint64_t bytes;
+	/* A bit a page, in the order of the RAM file: what host code wrote. */
+	_Atomic uint64_t *marks;
+};
+
+/* Guest RAM is not a child's business, nor a core dump's.  Huge pages for a file would be up to its file system. */
+static int advise(const struct sm_memory_region *region, bool anonymous, struct sm_error *err)
+{
+	if (madvise(region->hva, region->bytes, MADV_DONTFORK) < 0 || madvise(region->hva, region->bytes, MADV_DONTDUMP) < 0)
+		return sm_error_sys(err, errno, "guest RAM at 0x%llx: madvise", (unsigned long long)region->gpa);
+	/* A kernel without transparent huge pages says EINVAL: slower, and no reason to fail. */
+	if (anonymous)
+		(void)madvise(region->hva, region->bytes, MADV_HUGEPAGE);
+	return 0;
+}
+
+/* Reserve more than the region, so that there is an address with hva = gpa (mod 2 MiB); what is left over stays
+ * inaccessible on both sides. */
+static int map_region(struct sm_memory *memory, size_t index, int ram_fd, struct sm_error *err)
+{
+	struct sm_memory_region *region = &memory->regions[index];
+	struct reservation *reservation = &memory->reservations[index];
+	size_t bytes = region->bytes + 2 * HUGE_PAGE;
+	void *start = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (start == MAP_FAILED)
+		return sm_error_sys(err, errno, "reserve %llu MiB of address space for guest RAM",
+		                    (unsigned long long)(bytes / SM_MIB));
+	*reservation = (struct reservation){ start, bytes };
+
+	uintptr_t low = (uintptr_t)start;
+	uintptr_t address = (low & ~(uintptr_t)(HUGE_PAGE - 1)) + region->gpa % HUGE_PAGE;
+	if (address <= low)
+		address += HUGE_PAGE;
+	const int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | (ram_fd < 0 ? MAP_ANONYMOUS : 0);
+	void *hva = mmap((void *)address, region->bytes, PROT_READ | PROT_WRITE, flags, ram_fd,
+	                 ram_fd < 0 ? 0 : (off_t)region->file_offset);
+	if (hva == MAP_FAILED)
+		return sm_error_sys(err, errno, "map %llu MiB of guest RAM", (unsigned long long)(region->bytes / SM_MIB));
+	region->hva = hva;
+	return advise(region, ram_fd < 0, err);
+}
+
+/* A mapping past the end of a file would be a SIGBUS waiting to happen. */
+static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_error *err)
+{
+	struct stat st;
+	if (fstat(ram_fd, &st) < 0)
+		return sm_error_sys(err, errno, "RAM file");
+	if (!S_ISREG(st.st_mode))
+		return sm_error_set(err, EBADMSG, "RAM file: not a regular file");
+	if ((uint64_t)st.st_size < memory->bytes)
+		return sm_error_set(err, EBADMSG, "RAM file: %lld bytes, the plan has %llu of RAM", (long long)st.st_size,
+		                    (unsigned long long)memory->bytes);
+	return 0;
+}
+
+int sm_memory_new(const struct sm_plan *plan, int ram_fd, struct sm_memory **ret_memory, struct sm_error *err)
+{
+	struct sm_memory *memory = calloc(1, sizeof *memory);
+	if (!memory)
+		return sm_error_set(err, ENOMEM, "guest RAM: out of memory");
+	int code = 0;
+	const long page = sysconf(_SC_PAGESIZE);
+	for (unsigned i = 0; i < plan->nram; i++) {
+		if (plan->ram[i].gpa % (uint64_t)page || plan->ram[i].bytes % (uint64_t)page) {
+			code = sm_error_set(err, EINVAL, "guest RAM at 0x%llx is not made of host pages (%ld bytes)",
+			                    (unsigned long long)plan->ram[i].gpa, page);
+			goto fail;
+		}
+		memory->regions[memory->nregions++] = (struct sm_memory_region){
+			.gpa = plan->ram[i].gpa,
+			.bytes = plan->ram[i].bytes,
+			.file_offset = memory->bytes,
+		};
+		memory->bytes += plan->ram[i].bytes;
+	}
+	if (ram_fd >= 0 && (code = check_file(memory, ram_fd, err)) < 0)
+		goto fail;
+
+	/* The C library gives a large zeroed array as untouched pages, so that marks cost what is marked. */
+	uint64_t words = (memory->bytes / SM_MEMORY_PAGE + 63) / 64;
+	memory->marks = calloc(words, sizeof *memory->marks);
+	if (!memory->marks) {
+		code = sm_error_set(err, ENOMEM, "guest RAM: out of memory");
+		goto fail;
+	}
+	for (size_t i = 0; i < memory->nregions && code == 0; i++)
+		code = map_region(memory, i, ram_fd, err);
+	if (code < 0)
+		goto fail;
+	*ret_memory = memory;
+	return 0;
+fail:
+	sm_memory_free(memory);
+	return code;
+}
+
+void sm_memory_free(struct sm_memory *memory)
+{
+	if (!memory)
+		return;
+	for (size_t i = 0; i < memory->nregions; i++)
+		if (memory->reservations[i].start)
+			munmap(memory->reservations[i].start, memory->reservations[i].bytes);
+	free(memory->marks);
+	free(memory);
+}
+
+size_t sm_memory_regions(const struct sm_memory *memory, const struct sm_memory_region **ret_regions)
+{
+	*ret_regions = memory->regions;
+	return memory->nregions;
+}
+
+uint64_t sm_memory_bytes(const struct sm_memory *memory)
+{
+	return memory->bytes;
+}
+
+/* The region that holds [gpa, gpa + len), or NULL. */
+static const struct sm_memory_region *find(const struct sm_memory *memory, uint64_t gpa, uint64_t len)
+{
+	for (size_t i = 0; i < memory->nregions; i++) {
+		const struct sm_memory_region *region = &memory->regions[i];
+		uint64_t offset = gpa - region->gpa;
+		if (gpa >= region->gpa && offset < region->bytes)
+			return len <= region->bytes - offset ? region : NULL;
+	}
+	return NULL;
+}
+
+const void *sm_memory_at_read(const struct sm_memory *memory, uint64_t gpa, uint64_t len)
+{
+	const struct sm_memory_region *region = find(memory, gpa, len);
+	return region ? (const uint8_t *)region->hva + (gpa - region->gpa) : NULL;
+}
+
+/* Most pages that are written were written before, and a look is cheaper than a locked operation. */
+static void mark(struct sm_memory *memory, uint64_t first, uint64_t last)
+{
+	for (uint64_t page = first; page <= last; page++) {
+		_Atomic uint64_t *word = &memory->marks[page / 64];
+		uint64_t bit = UINT64_C(1) << (page % 64);
+		if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
+			atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
+	}
+}
+
+void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len)
+{
+	const struct sm_memory_region *region = find(memory, gpa, len);
+	if (!region)
+		return NULL;
+	if (len) {
+		uint64_t offset = region->file_offset + (gpa - region->gpa);
+		mark(memory, offset / SM_MEMORY_PAGE, (offset + len - 1) / SM_MEMORY_PAGE);
+	}
+	return (uint8_t *)region->hva + (gpa - region->gpa);
+}
+
+bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa)
+{
+	const struct sm_memory_region *region = find(memory, gpa, 1);
+	if (!region)
+		return false;
+	uint64_t page = (region->file_offset + (gpa - region->gpa)) / SM_MEMORY_PAGE;
+	return atomic_load_explicit(&memory->marks[page / 64], memory_order_relaxed) >> (page % 64) & 1;
+}
+
+int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, size_t len)
+{
+	const void *at = sm_memory_at_read(memory, gpa, len);
+	if (!at)
+		return -EFAULT;
+	memcpy(data, at, len);
+	return 0;
+}
+
+int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, size_t len)
+{
+	void *at = sm_memory_at_write(memory, gpa, len);
+	if (!at)
+		return -EFAULT;
+	memcpy(at, data, len);
+	return 0;
+}
+
+int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len)
+{
+	void *at = sm_memory_at_write(memory, gpa, len);
+	if (!at)
+		return -EFAULT;
+	memset(at, 0, len);
+	return 0;
+}
+
+/* Most pages in use differ from zero in their first words; the rest of the loop is what the compiler makes vectors of. */
+static bool is_zero(const uint8_t *page)
+{
+	const uint64_t *words = (const uint64_t *)page;
+	for (size_t i = 0; i < SM_MEMORY_PAGE / sizeof *words; i += 16) {
+		uint64_t any = 0;
+		for (size_t j = 0; j < 16; j++)
+			any |= words[i + j];
+		if (any)
+			return false;
+	}
+	return true;
+}
+
+static int save_region(const struct sm_memory_region *region, int fd, uint64_t *data_bytes, struct sm_error *err)
+{
+	const uint8_t *hva = region->hva;
+	for (uint64_t at = 0; at < region->bytes;) {
+		if (is_zero(hva + at)) {
+			at += SM_MEMORY_PAGE;
+			continue;
+		}
+		uint64_t end = at + SM_MEMORY_PAGE;
+		while (end < region->bytes && end - at < WRITE_MAX && !is_zero(hva + end))
+			end += SM_MEMORY_PAGE;
+		int code = sm_fd_pwrite_full(fd, hva + at, end - at, region->file_offset + at);
+		if (code < 0)
+			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu", (unsigned long long)(end - at),
+			                    (unsigned long long)(region->file_offset + at));
+		*data_bytes += end - at;
+		/* What ended the run: a page that is known to be zero, or the size of a write. */
+		at = end;
+	}
+	return 0;
+}
+
+int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err)
+{
+	/* Down to nothing first: what the file held must not show through the holes. */
+	if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)memory->bytes) < 0)
+		return sm_error_sys(err, errno, "RAM file: set its size to %llu bytes", (unsigned long long)memory->bytes);
+	uint64_t data_bytes = 0;
+	for (size_t i = 0; i < memory->nregions; i++) {
+		int code = save_region(&memory->regions[i], fd, &data_bytes, err);
+		if (code < 0)
+			return code;
+	}
+	if (ret_data_bytes)
+		*ret_data_bytes = data_bytes;
+	return 0;
+}
