@@ -100,12 +100,16 @@ struct sm_hv {
 	void (*vcpu_kick)(struct sm_hv_vcpu *vcpu);
 	/* Finish a pending MMIO or PIO (answer in io), so that registers may be read.  The guest runs no further. */
 	int (*vcpu_settle)(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io, struct sm_error *err);
-	/* Whether the vCPU sleeps with interrupts off: nothing but a reset will wake it. */
+	/* Whether the vCPU sleeps with interrupts off, or waits for a start that another vCPU would give: when this
+	 * holds for all of a machine, nothing but a reset will wake it. */
 	bool (*vcpu_halted)(struct sm_hv_vcpu *vcpu);
 	int (*vcpu_save)(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
 	int (*vcpu_load)(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
 	/* Tell a restored guest that it was stopped (KVM_KVMCLOCK_CTRL: no soft lockup reports). */
 	void (*vcpu_resumed)(struct sm_hv_vcpu *vcpu);
 };
+
+/* The back end that the Makefile chose for this platform. */
+const struct sm_hv *sm_hv_host(void);
 
 #endif

@@ -1,0 +1,99 @@
+/* Where a guest's accesses go, and how devices reach the guest's interrupt controller. */
+#include "machine/machine.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+
+static bool dispatch(const struct sm_bus *bus, struct sm_hv_exit *io)
+{
+	if (io->write)
+		return sm_bus_write(bus, io->address, io->size, io->data);
+	return sm_bus_read(bus, io->address, io->size, &io->data);
+}
+
+bool sm_machine_mmio(struct sm_machine *machine, struct sm_hv_exit *io)
+{
+	return dispatch(&machine->mmio, io);
+}
+
+bool sm_machine_pio(struct sm_machine *machine, struct sm_hv_exit *io)
+{
+	return dispatch(&machine->pio, io);
+}
+
+/* ---- devices ------------------------------------------------------------------------------------------------ */
+
+static uint64_t device_read(void *ctx, uint64_t offset, unsigned size)
+{
+	return sm_virtio_mmio_read(ctx, offset, size);
+}
+
+static void device_write(void *ctx, uint64_t offset, unsigned size, uint64_t value)
+{
+	/* Comes here only where the back end has no ioeventfd. */
+	if (offset == SM_VIRTIO_QUEUE_NOTIFY && size == 4)
+		sm_fd_event_raise(sm_virtio_kick_fd(ctx));
+	else
+		sm_virtio_mmio_write(ctx, offset, size, value);
+}
+
+int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm_error *err)
+{
+	const struct sm_bus_range range = {
+		.base = machine->plan.slots[number].base,
+		.length = machine->plan.mmio_stride,
+		.read = device_read,
+		.write = device_write,
+		.ctx = machine->devices[number].virtio,
+	};
+	return sm_bus_add(&machine->mmio, &range, err);
+}
+
+/* ---- interrupts --------------------------------------------------------------------------------------------- */
+
+struct sm_forward {
+	struct sm_machine *machine;
+	struct sm_loop_source *source;
+	int event_fd;
+	unsigned irq;
+};
+
+static void forward(void *arg, uint32_t events)
+{
+	(void)events;
+	struct sm_forward *one = arg;
+	if (sm_fd_event_take(one->event_fd) == 0)
+		return;
+	one->machine->hv->vm_irq_set(one->machine->vm, one->irq, true);
+	one->machine->hv->vm_irq_set(one->machine->vm, one->irq, false);
+}
+
+int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err)
+{
+	if (machine->caps.irqfd)
+		return machine->hv->vm_irqfd(machine->vm, event_fd, irq, err);
+
+	struct sm_forward *one = malloc(sizeof *one);
+	if (!one)
+		return sm_error_set(err, ENOMEM, "interrupt %u: out of memory", irq);
+	*one = (struct sm_forward){ .machine = machine, .event_fd = event_fd, .irq = irq };
+	int code = sm_loop_add(machine->loop, event_fd, EPOLLIN, forward, one, &one->source);
+	if (code < 0) {
+		free(one);
+		return sm_error_sys(err, code, "interrupt %u", irq);
+	}
+	machine->forward[machine->nforward++] = one;
+	return 0;
+}
+
+void sm_machine_unwire_irqs(struct sm_machine *machine)
+{
+	for (unsigned i = 0; i < machine->nforward; i++) {
+		sm_loop_remove(machine->forward[i]->source);
+		free(machine->forward[i]);
+	}
+	machine->nforward = 0;
+}

@@ -1,0 +1,90 @@
+/* One machine: everything that lives between build and teardown.  Private to this room: above it there is control.h. */
+#ifndef SM_MACHINE_MACHINE_H
+#define SM_MACHINE_MACHINE_H
+
+#include "base/loop.h"
+#include "device/bus.h"
+#include "device/ring.h"
+#include "hv/hv.h"
+#include "machine/control.h"
+#include "machine/vcpu.h"
+#include "memory/memory.h"
+#include "plan/plan.h"
+#include "virtio/virtio.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct sm_forward;
+struct sm_platform; /* the architecture's fixed devices: machine/platform.h */
+
+struct sm_machine_device {
+	struct sm_virtio *virtio;
+	int irq_fd;
+};
+
+struct sm_machine {
+	struct sm_plan plan;
+	const struct sm_hv *hv;
+	struct sm_hv_caps caps;
+	struct sm_hv_vm *vm;
+	struct sm_memory *memory;
+	struct sm_loop *loop;
+	struct sm_bus mmio, pio;
+	struct sm_platform *platform;
+	int generation_fd; /* irq of the generation ID's event device */
+	struct sm_forward *forward[SM_PLAN_SLOTS_MAX + 2]; /* without irqfd: eventfd to interrupt, io.c */
+	unsigned nforward;
+	struct sm_machine_device devices[SM_PLAN_SLOTS_MAX];
+	unsigned nvcpus;
+	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
+	bool running;
+	bool restored; /* not yet resumed since */
+
+	int halt_timer; /* timerfd: looks now and then whether all vCPUs sleep for good */
+	struct sm_loop_source *halt_source;
+	uint64_t cpu_ns; /* of all vCPUs at the last look */
+
+	int end_fd; /* socket; one end record is sent when the machine ends by itself.  Borrowed. */
+	pthread_mutex_t end_lock;
+	atomic_bool ended;
+	uint64_t resumed_at_us;                /* CLOCK_MONOTONIC of the first resume */
+	atomic_uint_fast64_t first_exit_us;
+};
+
+/* build.c: a paused machine, cold or restored.  Opens no path. */
+int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm_machine **ret_machine,
+                     struct sm_control_times *ret_times, struct sm_error *err);
+void sm_machine_free(struct sm_machine *machine);
+
+/* run.c */
+int sm_machine_resume(struct sm_machine *machine, struct sm_error *err);
+int sm_machine_pause(struct sm_machine *machine, struct sm_error *err);
+int sm_machine_watch_halt(struct sm_machine *machine, struct sm_error *err);
+/* Any thread; the first reason wins.  Parks the vCPUs without waiting. */
+void sm_machine_end(struct sm_machine *machine, enum sm_control_end end, const char *detail);
+void sm_machine_endf(struct sm_machine *machine, enum sm_control_end end, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* A reset may be how a panicked kernel ends: the console's last words tell. */
+void sm_machine_end_reset(struct sm_machine *machine, enum sm_control_end end, const char *detail);
+/* After each served exit. */
+void sm_machine_served(struct sm_machine *machine);
+
+/* io.c: dispatch an access; false when nothing is there (reads as all ones). */
+bool sm_machine_mmio(struct sm_machine *machine, struct sm_hv_exit *io);
+bool sm_machine_pio(struct sm_machine *machine, struct sm_hv_exit *io);
+/* Put the device of slot `number` on the bus. */
+int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm_error *err);
+/* Let writes to event_fd raise irq, by the back end's irqfd or by the loop. */
+int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err);
+void sm_machine_unwire_irqs(struct sm_machine *machine);
+
+/* state.c: everything but RAM, while paused. */
+int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
+int sm_machine_load(struct sm_machine *machine, const void *data, size_t len, struct sm_error *err);
+int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
+                       struct sm_error *err);
+
+int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16], struct sm_error *err);
+
+#endif

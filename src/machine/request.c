@@ -1,0 +1,304 @@
+#include "machine/request.h"
+
+#include "machine/machine.h"
+#include "machine/platform.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+void sm_message_init(struct sm_message *message)
+{
+	sm_buf_init(&message->body, SM_REQUEST_MAX);
+	message->nfds = 0;
+}
+
+void sm_message_done(struct sm_message *message)
+{
+	sm_buf_done(&message->body);
+}
+
+void sm_message_put_fd(struct sm_message *message, int fd)
+{
+	if (fd >= 0 && message->nfds == SM_FD_PASS_MAX) {
+		message->body.failed = -E2BIG;
+		return;
+	}
+	sm_put_u32(&message->body, fd < 0 ? UINT32_MAX : (uint32_t)message->nfds);
+	if (fd >= 0)
+		message->fds[message->nfds++] = fd;
+}
+
+int sm_message_get_fd(struct sm_reader *reader, const struct sm_message *message)
+{
+	uint32_t index = sm_get_u32(reader);
+	if (index == UINT32_MAX)
+		return -1;
+	if (index >= message->nfds) {
+		reader->failed = true;
+		return -1;
+	}
+	return message->fds[index];
+}
+
+/* ---- build -------------------------------------------------------------------------------------------------- */
+
+enum segment_source { SEGMENT_ZERO, SEGMENT_MEMORY, SEGMENT_FILE };
+
+#define SEGMENTS_MAX 1024u
+
+static void put_disk(struct sm_message *request, const struct sm_disk *disk)
+{
+	struct sm_buf *body = &request->body;
+	sm_put_u64(body, disk->bytes);
+	sm_put_u32(body, disk->nsegments);
+	for (unsigned i = 0; i < disk->nsegments; i++) {
+		const struct sm_disk_segment *segment = &disk->segments[i];
+		sm_put_u64(body, segment->offset);
+		sm_put_u64(body, segment->length);
+		if (segment->fd >= 0) {
+			sm_put_u8(body, SEGMENT_FILE);
+			sm_message_put_fd(request, segment->fd);
+			sm_put_u64(body, segment->fd_offset);
+		} else if (segment->memory) {
+			sm_put_u8(body, SEGMENT_MEMORY);
+			sm_put_bytes(body, segment->memory, segment->length);
+		} else {
+			sm_put_u8(body, SEGMENT_ZERO);
+		}
+	}
+}
+
+/* Segments are allocated; their memory is borrowed from the request. */
+static int get_disk(struct sm_reader *in, const struct sm_message *request, struct sm_disk *ret_disk)
+{
+	ret_disk->bytes = sm_get_u64(in);
+	uint32_t count = sm_get_u32(in);
+	if (in->failed || count > SEGMENTS_MAX)
+		return -EBADMSG;
+	struct sm_disk_segment *segments = calloc(count ? count : 1, sizeof *segments);
+	if (!segments)
+		return -ENOMEM;
+	ret_disk->nsegments = count;
+	ret_disk->segments = segments;
+	for (uint32_t i = 0; i < count; i++) {
+		struct sm_disk_segment *segment = &segments[i];
+		segment->offset = sm_get_u64(in);
+		segment->length = sm_get_u64(in);
+		segment->fd = -1;
+		size_t len;
+		switch (sm_get_u8(in)) {
+		case SEGMENT_FILE:
+			segment->fd = sm_message_get_fd(in, request);
+			segment->fd_offset = sm_get_u64(in);
+			break;
+		case SEGMENT_MEMORY:
+			segment->memory = sm_get_bytes(in, &len);
+			if (segment->memory && len != segment->length)
+				in->failed = true;
+			break;
+		case SEGMENT_ZERO:
+			break;
+		default:
+			in->failed = true;
+		}
+	}
+	return in->failed ? -EBADMSG : 0;
+}
+
+void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build)
+{
+	sm_plan_put(&request->body, build->plan);
+	sm_message_put_fd(request, build->hv_fd);
+	sm_message_put_fd(request, build->kernel_fd);
+	sm_message_put_fd(request, build->initrd_fd);
+	sm_message_put_fd(request, build->ram_fd);
+	sm_message_put_fd(request, build->state_fd);
+	sm_put_u32(&request->body, build->ndisks);
+	for (unsigned i = 0; i < build->ndisks; i++)
+		put_disk(request, &build->disks[i]);
+}
+
+static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader *in, const struct sm_message *request,
+                       struct sm_message *reply, struct sm_error *err)
+{
+	struct sm_disk disks[SM_PLAN_SLOTS_MAX] = { 0 };
+	struct sm_plan *plan = malloc(sizeof *plan);
+	if (!plan)
+		return sm_error_set(err, ENOMEM, "build: out of memory");
+	int code = sm_plan_get(in, plan, err);
+	if (code < 0)
+		goto out;
+	struct sm_control_build build = { .plan = plan, .disks = disks };
+	build.hv_fd = sm_message_get_fd(in, request);
+	build.kernel_fd = sm_message_get_fd(in, request);
+	build.initrd_fd = sm_message_get_fd(in, request);
+	build.ram_fd = sm_message_get_fd(in, request);
+	build.state_fd = sm_message_get_fd(in, request);
+	build.ndisks = sm_get_u32(in);
+	if (in->failed || build.ndisks > SM_PLAN_SLOTS_MAX)
+		code = sm_error_set(err, EBADMSG, "build request: malformed");
+	for (unsigned i = 0; i < build.ndisks && code == 0; i++) {
+		code = get_disk(in, request, &disks[i]);
+		if (code < 0)
+			sm_error_sys(err, code, "build request: disk %u", i);
+	}
+	if (code < 0)
+		goto out;
+
+	struct sm_control_times times;
+	code = sm_machine_build(&build, end_fd, machine, &times, err);
+	if (code < 0)
+		goto out;
+	sm_put_u32(&reply->body, times.vm_us);
+	sm_put_u32(&reply->body, times.memory_us);
+	sm_put_u32(&reply->body, times.devices_us);
+	sm_put_u32(&reply->body, times.vcpus_us);
+	sm_put_u32(&reply->body, times.state_us);
+	sm_put_u32(&reply->body, times.total_us);
+out:
+	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
+		free((void *)(uintptr_t)disks[i].segments);
+	free(plan);
+	return code;
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------------------- */
+
+static struct sm_virtio *find_device(struct sm_machine *machine, enum sm_plan_kind kind)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		if (machine->plan.slots[i].kind == kind)
+			return machine->devices[i].virtio;
+	return NULL;
+}
+
+static int serve_stream(struct sm_machine *machine, uint32_t op, struct sm_reader *in, struct sm_message *reply,
+                        struct sm_error *err)
+{
+	struct sm_virtio *vsock = find_device(machine, SM_PLAN_VSOCK);
+	if (!vsock)
+		return sm_error_set(err, ENODEV, "the machine has no vsock device");
+	uint32_t port = sm_get_u32(in);
+	int fd = -1;
+	int code = op == SM_REQUEST_CONNECT ? sm_virtio_vsock_connect(vsock, port, &fd, err)
+	                                    : sm_virtio_vsock_listen(vsock, port, &fd, err);
+	if (code >= 0)
+		sm_message_put_fd(reply, fd);
+	return code;
+}
+
+static int serve_capture(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
+                         struct sm_message *reply, struct sm_error *err)
+{
+	int ram_fd = sm_message_get_fd(in, request), state_fd = sm_message_get_fd(in, request);
+	if (ram_fd < 0 || state_fd < 0)
+		return sm_error_set(err, EBADF, "capture: two descriptors are needed");
+	uint64_t bytes = 0;
+	int code = sm_machine_capture(machine, ram_fd, state_fd, &bytes, err);
+	sm_put_u64(&reply->body, bytes);
+	return code;
+}
+
+static int serve_balloon(struct sm_machine *machine, struct sm_reader *in, struct sm_error *err)
+{
+	struct sm_virtio *balloon = find_device(machine, SM_PLAN_BALLOON);
+	uint64_t mib = sm_get_u64(in);
+	if (!balloon)
+		return sm_error_set(err, ENODEV, "the machine has no balloon");
+	if (mib > machine->plan.memory_mib)
+		return sm_error_set(err, EINVAL, "balloon: %llu MiB of %llu", (unsigned long long)mib,
+		                    (unsigned long long)machine->plan.memory_mib);
+	int code = sm_virtio_balloon_set(balloon, (uint32_t)(mib * (SM_MIB / SM_MEMORY_PAGE)));
+	return code < 0 ? sm_error_sys(err, code, "balloon") : 0;
+}
+
+static int serve_console(struct sm_machine *machine, struct sm_reader *in, struct sm_message *reply,
+                         struct sm_error *err)
+{
+	uint64_t cursor = sm_get_u64(in), lost = 0;
+	struct sm_buf text SM_BUF_CLEANUP;
+	sm_buf_init(&text, SM_REQUEST_MAX / 2);
+	int code = sm_ring_read(sm_platform_console(machine->platform), &cursor, &text, &lost);
+	if (code < 0)
+		return sm_error_sys(err, code, "console");
+	sm_put_u64(&reply->body, cursor);
+	sm_put_u64(&reply->body, lost);
+	sm_put_bytes(&reply->body, text.data, text.len);
+	return 0;
+}
+
+static int serve_devices(struct sm_machine *machine, struct sm_message *reply)
+{
+	sm_put_u32(&reply->body, machine->plan.nslots);
+	for (unsigned i = 0; i < machine->plan.nslots; i++) {
+		struct sm_virtio_stats stats;
+		sm_virtio_stats(machine->devices[i].virtio, &stats);
+		sm_put_u64(&reply->body, stats.requests);
+		sm_put_u64(&reply->body, stats.bytes);
+		sm_put_u64(&reply->body, stats.errors);
+		sm_put_u64(&reply->body, stats.kicks);
+		sm_put_u64(&reply->body, stats.interrupts);
+	}
+	return 0;
+}
+
+static int serve_statistics(struct sm_machine *machine, struct sm_message *reply)
+{
+	uint64_t exits = 0, mmio = 0, pio = 0, kicks = 0, unhandled = 0;
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		const struct sm_vcpu_stats *stats = sm_vcpu_stats(machine->vcpus[i]);
+		exits += atomic_load_explicit(&stats->exits, memory_order_relaxed);
+		mmio += atomic_load_explicit(&stats->mmio, memory_order_relaxed);
+		pio += atomic_load_explicit(&stats->pio, memory_order_relaxed);
+		kicks += atomic_load_explicit(&stats->kicks, memory_order_relaxed);
+		unhandled += atomic_load_explicit(&stats->unhandled, memory_order_relaxed);
+	}
+	struct sm_virtio *balloon = find_device(machine, SM_PLAN_BALLOON);
+	sm_put_u64(&reply->body, exits);
+	sm_put_u64(&reply->body, mmio);
+	sm_put_u64(&reply->body, pio);
+	sm_put_u64(&reply->body, kicks);
+	sm_put_u64(&reply->body, unhandled);
+	sm_put_u64(&reply->body, atomic_load(&machine->first_exit_us));
+	sm_put_u32(&reply->body, balloon ? sm_virtio_balloon_actual(balloon) / (uint32_t)(SM_MIB / SM_MEMORY_PAGE) : 0);
+	return 0;
+}
+
+int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
+                     struct sm_message *reply, struct sm_error *err)
+{
+	struct sm_reader in;
+	sm_reader_init(&in, request->body.data, request->body.len);
+
+	if ((op == SM_REQUEST_BUILD) != (*machine == NULL))
+		return sm_error_set(err, EINVAL, "control request %u: the machine is %s", op,
+		                    *machine ? "built already" : "not built");
+	switch (op) {
+	case SM_REQUEST_BUILD:
+		return serve_build(machine, end_fd, &in, request, reply, err);
+	case SM_REQUEST_RESUME:
+		return sm_machine_resume(*machine, err);
+	case SM_REQUEST_PAUSE:
+		return sm_machine_pause(*machine, err);
+	case SM_REQUEST_CAPTURE:
+		return serve_capture(*machine, &in, request, reply, err);
+	case SM_REQUEST_CONNECT:
+	case SM_REQUEST_LISTEN:
+		return serve_stream(*machine, op, &in, reply, err);
+	case SM_REQUEST_GENERATION: {
+		uint8_t guid[16];
+		sm_get_exact(&in, guid, sizeof guid);
+		return in.failed ? sm_error_set(err, EBADMSG, "generation request: malformed")
+		                 : sm_machine_set_generation(*machine, guid, err);
+	}
+	case SM_REQUEST_BALLOON:
+		return serve_balloon(*machine, &in, err);
+	case SM_REQUEST_CONSOLE:
+		return serve_console(*machine, &in, reply, err);
+	case SM_REQUEST_DEVICES:
+		return serve_devices(*machine, reply);
+	case SM_REQUEST_STATISTICS:
+		return serve_statistics(*machine, reply);
+	}
+	return sm_error_set(err, ENOSYS, "control request %u is unknown", op);
+}

@@ -1,0 +1,52 @@
+/* Control requests as bytes: what both transports carry.  Private to this room. */
+#ifndef SM_MACHINE_REQUEST_H
+#define SM_MACHINE_REQUEST_H
+
+#include "base/buf.h"
+#include "base/codec.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "machine/control.h"
+
+struct sm_machine;
+
+enum sm_request_op {
+	SM_REQUEST_BUILD = 1,
+	SM_REQUEST_RESUME,
+	SM_REQUEST_PAUSE,
+	SM_REQUEST_CAPTURE,
+	SM_REQUEST_CONNECT,
+	SM_REQUEST_LISTEN,
+	SM_REQUEST_GENERATION,
+	SM_REQUEST_BALLOON,
+	SM_REQUEST_CONSOLE,
+	SM_REQUEST_DEVICES,
+	SM_REQUEST_STATISTICS,
+};
+
+#define SM_REQUEST_MAX (4u << 20)
+
+/* A request or a reply: fields and the descriptors that go with them. */
+struct sm_message {
+	struct sm_buf body;
+	int fds[SM_FD_PASS_MAX];
+	size_t nfds;
+};
+
+void sm_message_init(struct sm_message *message);
+void sm_message_done(struct sm_message *message); /* frees the body; descriptors are the caller's business */
+
+/* Add a descriptor (borrowed); its index goes into the body as u32, UINT32_MAX for -1.  Past SM_FD_PASS_MAX the body
+ * fails with -E2BIG. */
+void sm_message_put_fd(struct sm_message *message, int fd);
+/* The descriptor that the next u32 names, or -1.  A bad index fails the reader. */
+int sm_message_get_fd(struct sm_reader *reader, const struct sm_message *message);
+
+void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build);
+
+/* Serve one request: the only place that turns requests into calls on a machine.  *machine is NULL before BUILD.  Request
+ * descriptors are borrowed; descriptors in the reply are new and pass to the caller.  end_fd: see machine.h. */
+int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
+                     struct sm_message *reply, struct sm_error *err);
+
+#endif

@@ -1,0 +1,207 @@
+/* Capture and its reverse: vCPUs, interrupt controllers, clock, platform and virtio devices as records, then RAM. */
+#include "base/fd.h"
+#include "machine/machine.h"
+#include "machine/platform.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#define STATE_VERSION 1
+static const uint32_t tag_machine = SM_TAG('M', 'A', 'C', 'H');
+static const uint32_t tag_vcpu = SM_TAG('V', 'C', 'P', 'U');
+static const uint32_t tag_vm = SM_TAG('V', 'M', 'I', 'C');
+static const uint32_t tag_platform = SM_TAG('P', 'L', 'A', 'T');
+static const uint32_t tag_clock = SM_TAG('C', 'L', 'O', 'K');
+static const uint32_t tag_device = SM_TAG('V', 'D', 'E', 'V');
+
+#define STATE_MAX (64u << 20)
+
+/* ---- save --------------------------------------------------------------------------------------------------- */
+
+static int save_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
+{
+	struct sm_buf *out = arg;
+	return machine->hv->vcpu_save(hv_vcpu, out, err);
+}
+
+static int save_vcpus(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err)
+{
+	struct sm_buf each[SM_PLAN_VCPUS_MAX];
+	int code = 0;
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		sm_buf_init(&each[i], STATE_MAX);
+		sm_vcpu_call_begin(machine->vcpus[i], save_vcpu, &each[i]);
+	}
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		struct sm_error first;
+		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
+		if (one < 0 && code == 0) {
+			*err = first;
+			code = sm_error_context(err, "vCPU %u", i);
+		}
+		size_t record = sm_record_begin(out, tag_vcpu, STATE_VERSION);
+		sm_put_u32(out, i);
+		sm_buf_append(out, each[i].data, each[i].len);
+		sm_record_end(out, record);
+		if (sm_buf_failed(&each[i]) && code == 0)
+			code = sm_error_sys(err, each[i].failed, "vCPU %u: state", i);
+		sm_buf_done(&each[i]);
+	}
+	return code;
+}
+
+static int save_devices(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++) {
+		const struct sm_plan_slot *slot = &machine->plan.slots[i];
+		size_t record = sm_record_begin(out, tag_device, STATE_VERSION);
+		sm_put_u32(out, slot->kind);
+		sm_put_u32(out, slot->index);
+		if (sm_virtio_save(machine->devices[i].virtio, out, err) < 0)
+			return sm_error_context(err, "device %s %u", sm_plan_kind_name(slot->kind), slot->index);
+		sm_record_end(out, record);
+	}
+	return 0;
+}
+
+int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err)
+{
+	size_t whole = sm_record_begin(out, tag_machine, STATE_VERSION);
+	int code = save_vcpus(machine, out, err);
+	if (code < 0)
+		return code;
+
+	size_t record = sm_record_begin(out, tag_vm, STATE_VERSION);
+	code = machine->hv->vm_save(machine->vm, out, err);
+	if (code < 0)
+		return code;
+	sm_record_end(out, record);
+
+	record = sm_record_begin(out, tag_clock, STATE_VERSION);
+	code = machine->hv->vm_clock_save(machine->vm, out, err);
+	if (code < 0)
+		return code;
+	sm_record_end(out, record);
+
+	record = sm_record_begin(out, tag_platform, STATE_VERSION);
+	code = sm_platform_save(machine->platform, out, err);
+	if (code < 0)
+		return code;
+	sm_record_end(out, record);
+
+	code = save_devices(machine, out, err);
+	if (code < 0)
+		return code;
+	sm_record_end(out, whole);
+	return sm_buf_failed(out) ? sm_error_sys(err, out->failed, "machine state") : 0;
+}
+
+int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
+                       struct sm_error *err)
+{
+	if (machine->running)
+		return sm_error_set(err, EBUSY, "capture: the machine is running: pause it first");
+	struct sm_buf state SM_BUF_CLEANUP;
+	sm_buf_init(&state, STATE_MAX);
+
+	/* Between two of its handlers the loop has no request half done. */
+	sm_loop_pause(machine->loop);
+	int code = sm_machine_save(machine, &state, err);
+	if (code >= 0)
+		code = sm_memory_save(machine->memory, ram_fd, ret_ram_bytes, err);
+	sm_loop_resume(machine->loop);
+	if (code < 0)
+		return sm_error_context(err, "capture");
+
+	code = sm_fd_pwrite_full(state_fd, state.data, state.len, 0);
+	if (code < 0 || ftruncate(state_fd, (off_t)state.len) < 0)
+		return sm_error_sys(err, code < 0 ? code : errno, "capture: write the machine state");
+	return 0;
+}
+
+/* ---- load --------------------------------------------------------------------------------------------------- */
+
+static int load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
+{
+	struct sm_reader *in = arg;
+	return machine->hv->vcpu_load(hv_vcpu, in, err);
+}
+
+static int load_vcpus(struct sm_machine *machine, struct sm_reader *in, struct sm_error *err)
+{
+	struct sm_reader each[SM_PLAN_VCPUS_MAX];
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		int code = sm_record_open(in, tag_vcpu, STATE_VERSION, "vCPU state", &each[i], err);
+		if (code < 0)
+			return sm_error_context(err, "vCPU %u of %u", i, machine->nvcpus);
+		if (sm_get_u32(&each[i]) != i)
+			return sm_error_set(err, EBADMSG, "vCPU state: number %u is out of order", i);
+	}
+	int code = 0;
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_call_begin(machine->vcpus[i], load_vcpu, &each[i]);
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		struct sm_error first;
+		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
+		if (one < 0 && code == 0) {
+			*err = first;
+			code = sm_error_context(err, "vCPU %u", i);
+		}
+	}
+	return code;
+}
+
+static int load_devices(struct sm_machine *machine, struct sm_reader *in, struct sm_error *err)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++) {
+		const struct sm_plan_slot *slot = &machine->plan.slots[i];
+		struct sm_reader record;
+		int code = sm_record_open(in, tag_device, STATE_VERSION, "device state", &record, err);
+		if (code < 0)
+			return code;
+		uint32_t kind = sm_get_u32(&record), index = sm_get_u32(&record);
+		if (kind != (uint32_t)slot->kind || index != slot->index)
+			return sm_error_set(err, EBADMSG, "device state: slot %u holds %s %u, the plan says %s %u", i,
+			                    sm_plan_kind_name(kind), index, sm_plan_kind_name(slot->kind), slot->index);
+		code = sm_virtio_load(machine->devices[i].virtio, &record, err);
+		if (code >= 0)
+			code = sm_record_close(&record, "device state", err);
+		if (code < 0)
+			return sm_error_context(err, "device %s %u", sm_plan_kind_name(slot->kind), slot->index);
+	}
+	return 0;
+}
+
+/* One record whose payload `load` reads to its end. */
+#define LOAD_RECORD(tag, what, call)                                              \
+	do {                                                                      \
+		struct sm_reader record;                                          \
+		code = sm_record_open(&in, tag, STATE_VERSION, what, &record, err); \
+		if (code < 0)                                                     \
+			return code;                                              \
+		code = call;                                                      \
+		if (code >= 0)                                                    \
+			code = sm_record_close(&record, what, err);               \
+		if (code < 0)                                                     \
+			return code;                                              \
+	} while (0)
+
+int sm_machine_load(struct sm_machine *machine, const void *data, size_t len, struct sm_error *err)
+{
+	struct sm_reader whole, in;
+	sm_reader_init(&whole, data, len);
+	int code = sm_record_open(&whole, tag_machine, STATE_VERSION, "machine state", &in, err);
+	if (code < 0)
+		return code;
+	code = load_vcpus(machine, &in, err);
+	if (code < 0)
+		return code;
+	LOAD_RECORD(tag_vm, "interrupt controller state", machine->hv->vm_load(machine->vm, &record, err));
+	LOAD_RECORD(tag_clock, "clock state", machine->hv->vm_clock_load(machine->vm, &record, err));
+	LOAD_RECORD(tag_platform, "platform state", sm_platform_load(machine->platform, &record, err));
+	code = load_devices(machine, &in, err);
+	if (code < 0)
+		return code;
+	code = sm_record_close(&in, "machine state", err);
+	return code < 0 ? code : sm_record_close(&whole, "machine state", err);
+}

@@ -1,0 +1,136 @@
+#include "base/fd.h"
+#include "base/path.h"
+#include "snapshot/format.h"
+#include "snapshot/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#define META_MAX (16u << 20)
+
+struct sm_snapshot {
+	atomic_int references;
+	char path[PATH_MAX];
+	struct sm_format_meta meta;
+	int ram_fd, state_fd;
+	struct sm_opened opened; /* the disks, kept open so that a restore opens nothing */
+};
+
+static int open_file(const char *folder, const char *name, struct sm_error *err)
+{
+	char path[PATH_MAX];
+	int code = sm_path_format(path, err, "%s/%s", folder, name);
+	if (code < 0)
+		return code;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? sm_error_sys(err, errno, "%s", name) : fd;
+}
+
+static int open_all(struct sm_snapshot *snapshot, bool verify, struct sm_error *err)
+{
+	char path[PATH_MAX], *data;
+	size_t len;
+	int code = sm_path_format(path, err, "%s/meta", snapshot->path);
+	if (code >= 0)
+		code = sm_path_read(path, META_MAX, &data, &len, err);
+	if (code < 0)
+		return code;
+	code = sm_format_get(data, len, &snapshot->meta, err);
+	free(data);
+	if (code < 0)
+		return sm_error_context(err, "meta");
+
+	snapshot->ram_fd = open_file(snapshot->path, "ram", err);
+	if (snapshot->ram_fd < 0)
+		return snapshot->ram_fd;
+	snapshot->state_fd = open_file(snapshot->path, "state", err);
+	if (snapshot->state_fd < 0)
+		return snapshot->state_fd;
+	code = sm_format_check(snapshot->ram_fd, "ram", &snapshot->meta.ram, verify, err);
+	if (code >= 0)
+		code = sm_format_check(snapshot->state_fd, "state", &snapshot->meta.state, verify, err);
+	if (code >= 0)
+		code = sm_sources_open(&snapshot->meta.sources, &snapshot->opened, err);
+	return code;
+}
+
+int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_snapshot, struct sm_error *err)
+{
+	struct sm_snapshot *snapshot = calloc(1, sizeof *snapshot);
+	if (!snapshot)
+		return sm_error_set(err, ENOMEM, "snapshot %s: out of memory", path);
+	atomic_init(&snapshot->references, 1);
+	snapshot->ram_fd = snapshot->state_fd = -1;
+	snapshot->opened.kernel_fd = snapshot->opened.initrd_fd = -1;
+	int code = sm_path_format(snapshot->path, err, "%s", path);
+	if (code >= 0)
+		code = open_all(snapshot, verify, err);
+	if (code < 0) {
+		sm_snapshot_unref(snapshot);
+		return sm_error_context(err, "snapshot %s", path);
+	}
+	*ret_snapshot = snapshot;
+	return 0;
+}
+
+struct sm_snapshot *sm_snapshot_ref(struct sm_snapshot *snapshot)
+{
+	atomic_fetch_add(&snapshot->references, 1);
+	return snapshot;
+}
+
+void sm_snapshot_unref(struct sm_snapshot *snapshot)
+{
+	if (!snapshot || atomic_fetch_sub(&snapshot->references, 1) > 1)
+		return;
+	sm_opened_done(&snapshot->opened);
+	sm_fd_close(&snapshot->ram_fd);
+	sm_fd_close(&snapshot->state_fd);
+	sm_format_meta_done(&snapshot->meta);
+	free(snapshot);
+}
+
+const char *sm_snapshot_path(const struct sm_snapshot *snapshot)
+{
+	return snapshot->path;
+}
+
+const struct sm_plan *sm_snapshot_plan(const struct sm_snapshot *snapshot)
+{
+	return &snapshot->meta.plan;
+}
+
+const struct sm_sources *sm_snapshot_sources(const struct sm_snapshot *snapshot)
+{
+	return &snapshot->meta.sources;
+}
+
+const void *sm_snapshot_metadata(const struct sm_snapshot *snapshot, size_t *ret_len)
+{
+	*ret_len = snapshot->meta.metadata_len;
+	return snapshot->meta.metadata;
+}
+
+uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot)
+{
+	return snapshot->meta.ram_data_bytes;
+}
+
+int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
+                        struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err)
+{
+	const struct sm_control_build build = {
+		.plan = &snapshot->meta.plan,
+		.hv_fd = hv_fd,
+		.kernel_fd = -1,
+		.initrd_fd = -1,
+		.ram_fd = snapshot->ram_fd,
+		.state_fd = snapshot->state_fd,
+		.ndisks = snapshot->opened.ndisks,
+		.disks = snapshot->opened.disks,
+	};
+	int code = sm_control_open(transport, &build, ret_control, ret_times, err);
+	return code < 0 ? sm_error_context(err, "snapshot %s", snapshot->path) : 0;
+}

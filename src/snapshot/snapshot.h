@@ -1,0 +1,51 @@
+/* Snapshots: a paused machine as a folder, and machines made from it.
+ *
+ *   meta    one record: plan, disks, metadata, and size, SHA-256 and stamp of the other two files
+ *   state   vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
+ *   ram     guest RAM, zero pages are holes
+ *
+ * The folder appears whole, by rename.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when a
+ * stamp differs (the folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is
+ * refused, and an untouched snapshot opens without reading it. */
+#ifndef SM_SNAPSHOT_SNAPSHOT_H
+#define SM_SNAPSHOT_SNAPSHOT_H
+
+#include "base/error.h"
+#include "machine/control.h"
+#include "plan/plan.h"
+#include "snapshot/sources.h"
+
+#include <stdint.h>
+
+#define SM_SNAPSHOT_VERSION 1
+#define SM_SNAPSHOT_METADATA_MAX (1u << 20)
+
+struct sm_snapshot;
+
+struct sm_snapshot_times {
+	uint64_t capture_us, hash_us, sync_us, total_us;
+	uint64_t ram_bytes; /* stored, without holes */
+};
+
+/* Save a paused machine.  `path` must not exist (-EEXIST); its folder must.  metadata: the caller's bytes, kept as they
+ * are. */
+int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, const void *metadata,
+                     size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err);
+
+/* Open and check.  verify: hash whatever the stamps say.  -ENOENT, -EBADMSG naming the file and what is wrong. */
+int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_snapshot, struct sm_error *err);
+/* Snapshots are counted: open gives one reference. */
+struct sm_snapshot *sm_snapshot_ref(struct sm_snapshot *snapshot);
+void sm_snapshot_unref(struct sm_snapshot *snapshot); /* NULL is fine */
+
+const char *sm_snapshot_path(const struct sm_snapshot *snapshot);
+const struct sm_plan *sm_snapshot_plan(const struct sm_snapshot *snapshot);
+const struct sm_sources *sm_snapshot_sources(const struct sm_snapshot *snapshot);
+const void *sm_snapshot_metadata(const struct sm_snapshot *snapshot, size_t *ret_len);
+uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot); /* stored */
+
+/* A paused machine from the snapshot: the same build as a cold boot, with state instead of a kernel.  Any thread. */
+int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
+                        struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err);
+
+#endif
