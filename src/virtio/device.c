@@ -1,0 +1,171 @@
+/* A device's life apart from its registers: wake-ups, interrupts, state. */
+#include "virtio/device.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+static void kicked(void *arg, uint32_t events)
+{
+	(void)events;
+	struct sm_virtio *device = arg;
+	pthread_mutex_lock(&device->lock);
+	if (!device->closing) {
+		uint64_t count = sm_fd_event_take(device->kick_fd);
+		device->stats.kicks += count > device->self_kicks ? count - device->self_kicks : 0;
+		device->self_kicks = 0;
+		if (device->ops->wake)
+			device->ops->wake(device);
+		if (sm_virtio_running(device) && device->ops->process(device))
+			sm_virtio_wake(device);
+	}
+	pthread_mutex_unlock(&device->lock);
+}
+
+int sm_virtio_create(size_t size, const struct sm_virtio_env *env, const struct sm_virtio_ops *ops, void *ret_device,
+                     struct sm_error *err)
+{
+	struct sm_virtio *device = calloc(1, size);
+	if (!device)
+		return sm_error_sys(err, ENOMEM, "make virtio device %u", ops->id);
+	device->ops = ops;
+	device->env = *env;
+	for (unsigned i = 0; i < ops->nqueues; i++)
+		device->queues[i].memory = env->memory;
+	device->kick_fd = sm_fd_event();
+	if (device->kick_fd < 0) {
+		int code = device->kick_fd;
+		free(device);
+		return sm_error_sys(err, code, "make virtio device %u: eventfd", ops->id);
+	}
+	pthread_mutex_init(&device->lock, NULL);
+	int code = sm_loop_add(env->loop, device->kick_fd, EPOLLIN, kicked, device, &device->kick);
+	if (code < 0) {
+		pthread_mutex_destroy(&device->lock);
+		sm_fd_close(&device->kick_fd);
+		free(device);
+		return sm_error_sys(err, code, "make virtio device %u: watch notifications", ops->id);
+	}
+	memcpy(ret_device, &device, sizeof device);
+	return 0;
+}
+
+void sm_virtio_free(struct sm_virtio *device)
+{
+	if (!device)
+		return;
+	/* From here on handlers return at once, so what close walks through stands still. */
+	pthread_mutex_lock(&device->lock);
+	device->closing = true;
+	pthread_mutex_unlock(&device->lock);
+	sm_loop_remove(device->kick);
+	if (device->ops->close)
+		device->ops->close(device);
+	sm_fd_close(&device->kick_fd);
+	pthread_mutex_destroy(&device->lock);
+	free(device);
+}
+
+int sm_virtio_kick_fd(const struct sm_virtio *device)
+{
+	return device->kick_fd;
+}
+
+uint64_t sm_virtio_features(const struct sm_virtio *device)
+{
+	return device->ops->features | SM_VIRTIO_F_VERSION_1 | SM_VIRTIO_F_EVENT_IDX | SM_VIRTIO_F_INDIRECT_DESC;
+}
+
+void sm_virtio_wake(struct sm_virtio *device)
+{
+	device->self_kicks++;
+	sm_fd_event_raise(device->kick_fd);
+}
+
+void sm_virtio_interrupt(struct sm_virtio *device, uint32_t status)
+{
+	atomic_fetch_or(&device->interrupt_status, status);
+	atomic_fetch_add_explicit(&device->interrupts, 1, memory_order_relaxed);
+	sm_fd_event_raise(device->env.irq_fd);
+}
+
+void sm_virtio_config_changed(struct sm_virtio *device)
+{
+	device->config_generation++;
+	if (device->status & SM_VIRTIO_DRIVER_OK)
+		sm_virtio_interrupt(device, SM_VIRTIO_INTERRUPT_CONFIG);
+}
+
+void sm_virtio_broken(struct sm_virtio *device)
+{
+	device->stats.errors++;
+	if (device->status & SM_VIRTIO_NEEDS_RESET)
+		return;
+	device->status |= SM_VIRTIO_NEEDS_RESET;
+	if (device->status & SM_VIRTIO_DRIVER_OK)
+		sm_virtio_interrupt(device, SM_VIRTIO_INTERRUPT_CONFIG);
+}
+
+void sm_virtio_reset(struct sm_virtio *device)
+{
+	for (unsigned i = 0; i < device->ops->nqueues; i++)
+		sm_queue_reset(&device->queues[i]);
+	device->status = 0;
+	device->driver_features = 0;
+	device->device_features_sel = device->driver_features_sel = device->queue_sel = 0;
+	atomic_store(&device->interrupt_status, 0);
+	if (device->ops->reset)
+		device->ops->reset(device);
+}
+
+int sm_virtio_start_queue(struct sm_virtio *device, struct sm_queue *queue)
+{
+	queue->event_idx = device->driver_features & SM_VIRTIO_F_EVENT_IDX;
+	queue->indirect = device->driver_features & SM_VIRTIO_F_INDIRECT_DESC;
+	return sm_queue_start(queue);
+}
+
+struct sm_chain *sm_virtio_pop(struct sm_virtio *device, unsigned queue)
+{
+	if (!sm_virtio_running(device) || !device->queues[queue].ready)
+		return NULL;
+	int code = sm_queue_pop(&device->queues[queue], &device->chain);
+	if (code < 0)
+		sm_virtio_broken(device);
+	return code > 0 ? &device->chain : NULL;
+}
+
+void sm_virtio_push(struct sm_virtio *device, unsigned queue, uint32_t written)
+{
+	if (sm_queue_push(&device->queues[queue], device->chain.head, written) < 0)
+		sm_virtio_broken(device);
+	device->stats.requests++;
+}
+
+void sm_virtio_flush(struct sm_virtio *device, unsigned queue)
+{
+	if (device->queues[queue].ready && sm_queue_wants_interrupt(&device->queues[queue]))
+		sm_virtio_interrupt(device, SM_VIRTIO_INTERRUPT_USED);
+}
+
+void sm_virtio_restored(struct sm_virtio *device)
+{
+	pthread_mutex_lock(&device->lock);
+	if (atomic_load(&device->interrupt_status))
+		sm_fd_event_raise(device->env.irq_fd);
+	if (device->ops->restored)
+		device->ops->restored(device);
+	sm_virtio_wake(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void sm_virtio_stats(struct sm_virtio *device, struct sm_virtio_stats *ret)
+{
+	pthread_mutex_lock(&device->lock);
+	*ret = device->stats;
+	pthread_mutex_unlock(&device->lock);
+	ret->interrupts = atomic_load_explicit(&device->interrupts, memory_order_relaxed);
+}
