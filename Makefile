@@ -20,6 +20,8 @@ CFLAGS ?= -O2 -g
 MUSL_CC ?= musl-gcc
 PKG_CONFIG ?= pkg-config
 
+comma := ,
+
 # Flags ------------------------------------------------------------------------------------------
 
 LIBRARIES := libcrypto zlib libcjson libcurl libarchive
@@ -29,7 +31,6 @@ endif
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)
-comma := ,
 CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES))
 CFLAGS_ALL = -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
 LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES)) -lm -ldl -pthread
@@ -47,7 +48,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 ARCHES := x86_64 aarch64
 ROOMS  := base plan oci memory hv fuse net rootfs device arch arch/$(ARCH) virtio hv_kvm machine snapshot agent pool
-OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c)
+OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c src/machine/%_$(arch).c src/arch/%_$(arch).c)
 
 ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))

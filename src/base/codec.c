@@ -174,9 +174,11 @@ void sm_get_exact(struct sm_reader *reader, void *out, size_t len)
 
 uint32_t sm_record_peek(const struct sm_reader *reader)
 {
+	if (reader->failed)
+		return NO_TAG;
 	if (sm_reader_at_end(reader))
 		return 0;
-	if (reader->failed || reader->len - reader->pos < HEADER_BYTES)
+	if (reader->len - reader->pos < HEADER_BYTES)
 		return NO_TAG;
 	uint32_t tag = (uint32_t)load(reader->data + reader->pos, 4);
 	return tag ? tag : NO_TAG; /* 0 would read as the end, and left-over bytes would go unseen */

@@ -47,7 +47,7 @@ static inline bool sm_reader_at_end(const struct sm_reader *reader)
 	return reader->pos == reader->len;
 }
 
-/* The next record's tag, or 0 at the end of input. */
+/* The next record's tag; 0 at the end of input alone, and no record's tag where none can begin or a read failed. */
 uint32_t sm_record_peek(const struct sm_reader *reader);
 /* Open the next record, which must have this tag and version and a sound CRC.  -EBADMSG otherwise, with an
  * error that names `what`. */

@@ -1,0 +1,81 @@
+-- A registry on loopback for one spec file: Debian's docker-registry on a port of its own choice.
+local scratch = require "spec.support.scratch"
+
+local registry = {}
+registry.__index = registry
+
+-- Runs a command in the background and waits until its output has a line with `pattern`, which captures the port.
+-- Returns the port and a function that stops it.
+local function serve(folder, command, pattern)
+	local log = scratch.quote(folder .. "/log")
+	-- The log is a file, so that nobody has to read on; tail waits for its next line and ends with the server.
+	local pipe = assert(io.popen(("%s >%s 2>&1 & p=$!; echo $p; tail --pid=$p -s 0.1 -n +1 -f %s"):format(command, log,
+		log)))
+	local pid = pipe:read "l"
+	local port
+	repeat
+		local line = pipe:read "l"
+		port = line and line:match(pattern)
+	until port or not line
+	local function stop()
+		os.execute("kill " .. pid .. " 2>/dev/null")
+		pipe:close()
+	end
+	if not port then
+		stop()
+		error("the server did not start:\n" .. scratch.read(folder .. "/log"), 3)
+	end
+	return port, stop
+end
+
+-- options: tls = { certificate =, key = }.  Blobs lie below registry.storage.
+function registry.start(options)
+	options = options or {}
+	local self = setmetatable({ folder = scratch.folder() }, registry)
+	self.storage = self.folder .. "/storage"
+	local tls = options.tls and ("  tls: {certificate: '%s', key: '%s'}\n"):format(options.tls.certificate, options.tls.key)
+	scratch.write(self.folder .. "/config.yml", ([[
+version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage:
+  filesystem: {rootdirectory: '%s'}
+http:
+  addr: '127.0.0.1:0'
+  secret: spec
+%s]]):format(self.storage, tls or ""))
+	self.port, self.stop_server = serve(self.folder,
+		"OTEL_TRACES_EXPORTER=none docker-registry serve " .. scratch.quote(self.folder .. "/config.yml"),
+		'listening on 127%.0%.0%.1:(%d+)')
+	self.host = "127.0.0.1:" .. self.port
+	return self
+end
+
+-- A registry with made-up answers: support/fake_registry.py says which.
+function registry.start_fake()
+	local self = setmetatable({ folder = scratch.folder() }, registry)
+	self.port, self.stop_server = serve(self.folder, "exec python3 -u spec/support/fake_registry.py",
+		"listening on (%d+)")
+	self.host = "127.0.0.1:" .. self.port
+	return self
+end
+
+function registry:log() return scratch.read(self.folder .. "/log") end
+
+-- Copies oci:DIR:TAG to NAME:TAG here, as it is.
+function registry:push(source, name, options)
+	scratch.run(("skopeo --insecure-policy copy -q --dest-tls-verify=false %s %s docker://%s/%s"):format(options or "",
+		scratch.quote(source), self.host, name))
+end
+
+-- The file of a blob.
+function registry:blob_path(digest)
+	local hex = digest:match ":(.*)"
+	return ("%s/docker/registry/v2/blobs/sha256/%s/%s/data"):format(self.storage, hex:sub(1, 2), hex)
+end
+
+function registry:stop()
+	self.stop_server()
+	scratch.remove(self.folder)
+end
+
+return registry
