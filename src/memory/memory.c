@@ -250,7 +250,6 @@ static int save_region(const struct sm_memory_region *region, int fd, uint64_t *
 			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu", (unsigned long long)(end - at),
 			                    (unsigned long long)(region->file_offset + at));
 		*data_bytes += end - at;
-		/* What ended the run: a page that is known to be zero, or the size of a write. */
 		at = end;
 	}
 	return 0;
