@@ -12,7 +12,7 @@ local M = {
 	DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json",
 }
 
--- Tables as JSON: a table with [1], or marked by M.list, is an array.  Keys are sorted, so equal tables are equal bytes.
+-- Tables as JSON: a table with [1], or marked by M.list, is an array.  Keys are sorted: equal tables give equal bytes.
 local list_mark = {}
 function M.list(table) return setmetatable(table or {}, list_mark) end
 
@@ -54,8 +54,8 @@ function layout:blob(bytes, media_type)
 	return { digest = digest, size = #bytes, mediaType = media_type }
 end
 
--- An image; the descriptor of its manifest.  spec (all optional): architecture, os, layers = list of bytes, config = the
--- run configuration, docker = Docker's media types, change_config and change_manifest = functions that may alter the
+-- An image; the descriptor of its manifest.  spec (all optional): architecture, os, layers = list of bytes, config =
+-- the run configuration, docker = Docker's media types, change_config and change_manifest = functions that may alter the
 -- documents before they are written.
 function layout:image(spec)
 	spec = spec or {}

@@ -8,6 +8,7 @@ registry.__index = registry
 -- Returns the port and a function that stops it.
 local function serve(folder, command, pattern)
 	local log = scratch.quote(folder .. "/log")
+	scratch.write(folder .. "/log", "")
 	-- The log is a file, so that nobody has to read on; tail waits for its next line and ends with the server.
 	local pipe = assert(io.popen(("%s >%s 2>&1 & p=$!; echo $p; tail --pid=$p -s 0.1 -n +1 -f %s"):format(command, log,
 		log)))
@@ -23,7 +24,9 @@ local function serve(folder, command, pattern)
 	end
 	if not port then
 		stop()
-		error("the server did not start:\n" .. scratch.read(folder .. "/log"), 3)
+		local words = scratch.read(folder .. "/log")
+		scratch.remove(folder)
+		error("the server did not start:\n" .. words, 3)
 	end
 	return port, stop
 end
@@ -33,7 +36,8 @@ function registry.start(options)
 	options = options or {}
 	local self = setmetatable({ folder = scratch.folder() }, registry)
 	self.storage = self.folder .. "/storage"
-	local tls = options.tls and ("  tls: {certificate: '%s', key: '%s'}\n"):format(options.tls.certificate, options.tls.key)
+	local tls = options.tls
+		and ("  tls: {certificate: '%s', key: '%s'}\n"):format(options.tls.certificate, options.tls.key)
 	scratch.write(self.folder .. "/config.yml", ([[
 version: 0.1
 log: {level: info, accesslog: {disabled: true}}

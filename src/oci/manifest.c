@@ -65,16 +65,31 @@ static bool is_general(const char *media_type)
 	       !strcmp(media_type, "application/octet-stream");
 }
 
+static int refuse_schema1(const char *what, struct sm_error *err)
+{
+	return sm_error_set(err, EOPNOTSUPP, "%s: Docker schema 1 manifests are not supported; push the image again",
+	                    what);
+}
+
+/* Before anything is parsed: a login page is no broken manifest. */
+static int check_announced(const char *media_type, const char *what, struct sm_error *err)
+{
+	if (!strncmp(media_type, SCHEMA1_PREFIX, strlen(SCHEMA1_PREFIX)))
+		return refuse_schema1(what, err);
+	if (!is_general(media_type) && !sm_oci_manifest_type_known(media_type))
+		return sm_error_set(err, EOPNOTSUPP, "%s: media type %.100s is no image manifest or index", what,
+		                    media_type);
+	return 0;
+}
+
 /* A document read as an index by one program and as a manifest by another is an attack
  * (CVE-2021-41190), so type and members must agree. */
 static int find_kind(const cJSON *root, const char *media_type, const char *what, enum sm_oci_manifest_kind *ret,
                      struct sm_error *err)
 {
 	const cJSON *version = cJSON_GetObjectItemCaseSensitive(root, "schemaVersion");
-	if (!strncmp(media_type, SCHEMA1_PREFIX, strlen(SCHEMA1_PREFIX)) ||
-	    (cJSON_IsNumber(version) && version->valuedouble == 1))
-		return sm_error_set(err, EOPNOTSUPP,
-		                    "%s: Docker schema 1 manifests are not supported; push the image again", what);
+	if (cJSON_IsNumber(version) && version->valuedouble == 1)
+		return refuse_schema1(what, err);
 	if (!cJSON_IsNumber(version) || version->valuedouble != 2)
 		return sm_error_set(err, EBADMSG, "%s: schemaVersion is not 2", what);
 
@@ -185,8 +200,8 @@ int sm_oci_manifest_parse(const void *text, size_t len, const char *media_type, 
 	SM_OCI_MANIFEST_CLEANUP struct sm_oci_manifest manifest = { 0 };
 	if (len > SM_OCI_MANIFEST_MAX_BYTES)
 		return sm_error_set(err, EFBIG, "%s: %zu bytes, more than %u", what, len, SM_OCI_MANIFEST_MAX_BYTES);
-	int code = sm_json_parse(text, len, what, &manifest.root, err);
-	if (code < 0)
+	int code = check_announced(media_type, what, err);
+	if (code < 0 || (code = sm_json_parse(text, len, what, &manifest.root, err)) < 0)
 		return code;
 	if (!cJSON_IsObject(manifest.root))
 		return sm_error_set(err, EBADMSG, "%s: not an object", what);

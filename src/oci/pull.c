@@ -86,6 +86,24 @@ static int fetch_layer(struct pull *pull, const struct sm_oci_layer *layer, stru
 	return 0;
 }
 
+/* A sound copy that is there already costs no write. */
+static int keep(const struct pull *pull, const char *digest, const struct sm_buf *content, struct sm_error *err)
+{
+	SM_BUF_CLEANUP struct sm_buf stored;
+	sm_buf_init(&stored, content->max);
+	if (sm_oci_store_read(&pull->store, digest, &stored, NULL) == 0)
+		return 0;
+	return sm_oci_store_put(&pull->store, digest, content->data, content->len, err);
+}
+
+static int remember(const struct pull *pull, const char *digest, struct sm_error *err)
+{
+	char known[SM_OCI_DIGEST_SIZE];
+	if (sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, known, NULL) == 0 && !strcmp(known, digest))
+		return 0;
+	return sm_oci_store_ref_set(&pull->store, pull->name, &pull->platform, digest, err);
+}
+
 /* The manifest goes in last, after all it names, and the reference after the manifest. */
 static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struct sm_error *err)
 {
@@ -102,11 +120,9 @@ static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struc
 	const struct sm_oci_layer *layers = sm_oci_image_get_layers(image, &count);
 	for (size_t i = 0; i < count && !code; i++)
 		code = fetch_layer(pull, &layers[i], err);
-	if (code < 0 ||
-	    (code = sm_oci_store_put(&pull->store, sm_oci_image_get_config_digest(image), found.config.data,
-	                             found.config.len, err)) < 0 ||
-	    (code = sm_oci_store_put(&pull->store, found.digest, found.manifest.data, found.manifest.len, err)) < 0 ||
-	    (code = sm_oci_store_ref_set(&pull->store, pull->name, &pull->platform, found.digest, err)) < 0) {
+	if (code < 0 || (code = keep(pull, sm_oci_image_get_config_digest(image), &found.config, err)) < 0 ||
+	    (code = keep(pull, found.digest, &found.manifest, err)) < 0 ||
+	    (code = remember(pull, found.digest, err)) < 0) {
 		sm_oci_image_unref(image);
 		return code;
 	}
