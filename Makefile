@@ -140,12 +140,15 @@ demo: all kernel
 	$(EXE) examples/demo.lua
 
 test: all kernel
+	@vendor/missing test
 	@BUILD=$(BUILD) spec/tiers direct lab
 
 test-direct: all
+	@vendor/missing test
 	@BUILD=$(BUILD) spec/tiers direct
 
 test-lab: all kernel
+	@vendor/missing test
 	@BUILD=$(BUILD) spec/tiers lab
 
 bench: all kernel
@@ -155,12 +158,13 @@ bench: all kernel
 
 .PHONY: layers format lint asan tsan
 layers:
-	@spec/support/layers src
+	@lua5.4 spec/support/layers src
 
 format:
 	clang-format -i $(ALL_C)
 
 lint:
+	@vendor/missing lint
 	@spec/support/lint
 
 # The direct tier under the sanitizers.

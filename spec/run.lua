@@ -1,5 +1,6 @@
--- The suite's runner: busted's libraries under the interpreter that runs this file, so that the suite also runs under
--- sanitizers.  Usage: build/supermachine spec/run.lua [--tier=direct|lab|all] [--filter=PATTERN] [--counts=FILE] PATH...
+-- The suite's runner: busted's libraries under the interpreter that runs this file, so that the suite also runs
+-- under sanitizers.
+-- Usage: build/supermachine spec/run.lua [--tier=direct|lab|all] [--filter=PATTERN] [--counts=FILE] [PATH...]
 --
 -- direct: everything but what is tagged #lab (it needs a Linux guest); what is tagged #kvm is skipped, with the reason,
 --         where /dev/kvm cannot be opened.
@@ -118,7 +119,8 @@ local function count(what)
 end
 
 local function report(element, parent, message, trace)
-	say("  FAILED ", full_name(element.name or element.descriptor, parent), "\n      ", indent(message or "no message"), "\n")
+	say("  FAILED ", full_name(element.name or element.descriptor, parent), "\n")
+	say("      ", indent(message or "no message"), "\n")
 	if trace and trace.traceback then say("      ", indent(trace.traceback:gsub("^%s+", "")), "\n") end
 	-- What fails in a test is counted when the test ends; the rest (setup, reading a file) has no such end.
 	if element.descriptor ~= "it" then count "failed" end

@@ -33,7 +33,9 @@ describe("make layers", function()
 	end)
 
 	it("catches an include that goes up", function()
-		refused("base/fd.c", '#include <errno.h>\n\t# include "oci/store.h"\n', "base/fd.c:2: base (floor 0) may not include oci/store.h (floor 1)")
+		refused("base/fd.c",
+			'#include <errno.h>\n\t# include "oci/store.h"\n',
+			"base/fd.c:2: base (floor 0) may not include oci/store.h (floor 1)")
 	end)
 
 	it("catches an include that goes sideways", function()

@@ -55,7 +55,8 @@ describe("the executable", function()
 	end)
 
 	it("has a prompt that shows values, continues lines and survives errors", function()
-		local out, err, status = run("-i", "1+1, 'x'\nfor i = 1, 2 do\nprint(i)\nend\nerror 'boom'\nlocal = 1\nprint 'still here'\n")
+		local lines = { "1+1, 'x'", "for i = 1, 2 do", "print(i)", "end", "error 'boom'", "local = 1", "print 'still here'\n" }
+		local out, err, status = run("-i", table.concat(lines, "\n"))
 		assert.are.equal(0, status)
 		assert.truthy(out:find("> 2\tx\n", 1, true), out)
 		assert.truthy(out:find(">> >> 1\n2\n", 1, true), out)
@@ -66,7 +67,8 @@ describe("the executable", function()
 	end)
 
 	it("has supermachine.core inside, and loads other C modules", function()
-		assert.are.equal("true\ttable\n", (run [[-e 'print(package.preload["supermachine.core"] ~= nil, type(require "lfs"))']]))
+		local code = [[print(package.preload["supermachine.core"] ~= nil, type(require "lfs"))]]
+		assert.are.equal("true\ttable\n", (run(("-e '%s'"):format(code))))
 	end)
 
 	it("finds the Lua part from any folder", function()

@@ -21,7 +21,8 @@ end
 local function run_lua(code)
 	local temporary <close> = folder.new()
 	local script = temporary:write("script.lua", code)
-	return output_of(("LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='%s/lib/?.so;;' lua5.4 '%s'"):format(build.dir, script))
+	local paths = ("LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='%s/lib/?.so;;'"):format(build.dir)
+	return output_of(("%s lua5.4 '%s'"):format(paths, script))
 end
 
 describe("supermachine.core as a shared object", function()
