@@ -1,0 +1,42 @@
+/* What the x86_64 files of this back end share. */
+#ifndef SM_HV_KVM_X86_64_H
+#define SM_HV_KVM_X86_64_H
+
+#include "arch/x86_64/cpuid.h"
+#include "hv_kvm/internal.h"
+
+#define SM_KVM_STATE_VERSION 1
+
+struct sm_kvm_arch_vm {
+	size_t xsave_bytes; /* of the area that KVM_GET_XSAVE2 and KVM_SET_XSAVE move */
+	/* Under the VM's lock, asked for when first needed: on some hosts KVM_GET_SUPPORTED_CPUID takes longer than
+	 * the rest of a restore. */
+	bool host_known;
+	size_t host_count;
+	struct sm_x86_cpuid_entry host[SM_X86_CPUID_MAX];
+};
+
+struct sm_kvm_arch_vcpu {
+	/* What the guest's CPUID says; count 0: not set yet. */
+	size_t cpuid_count;
+	struct sm_x86_cpuid_entry cpuid[SM_X86_CPUID_MAX];
+};
+
+/* cpuid_x86_64.c */
+int sm_kvm_x86_cpuid_boot(struct sm_hv_vcpu *vcpu, struct sm_error *err);
+void sm_kvm_x86_cpuid_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out);
+/* Sets the saved CPUID.  -ENOTSUP names what this host lacks. */
+int sm_kvm_x86_cpuid_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
+
+/* msr_x86_64.c */
+struct sm_kvm_msr {
+	uint32_t index;
+	uint64_t value;
+};
+/* Sets them in order.  An MSR that this host refuses is left out when the value is the one it would have
+ * anyway; else -ENOTSUP names it. */
+int sm_kvm_x86_msrs_set(struct sm_hv_vcpu *vcpu, const struct sm_kvm_msr *msrs, size_t count, struct sm_error *err);
+int sm_kvm_x86_msrs_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
+int sm_kvm_x86_msrs_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
+
+#endif
