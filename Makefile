@@ -87,7 +87,7 @@ $(BUILD)/.flags: force
 $(GUEST_OBJECTS): $(BUILD)/obj/guest/%.o: src/guest/%.c $(BUILD)/.flags | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,MUSL,$<)
-	$(Q)$(MUSL_CC) -std=gnu17 -Os -g -Isrc -D_GNU_SOURCE $(WARNINGS) -ffunction-sections -fdata-sections \
+	$(Q)$(MUSL_CC) -std=gnu17 -Os -g -Isrc -D_GNU_SOURCE $(WARNINGS) -fno-pie -ffunction-sections -fdata-sections \
 		-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/%.o: src/%.c $(BUILD)/.flags | $(BUILD)/.packages
@@ -109,7 +109,7 @@ $(MODULE): $(LUA_OBJECTS) $(ROOM_OBJECTS)
 
 $(BUILD)/supermachine-guest: $(GUEST_OBJECTS)
 	$(call say,LD,$@)
-	$(Q)$(MUSL_CC) -static -Wl,--gc-sections -o $@ $^
+	$(Q)$(MUSL_CC) -static -no-pie -Wl,--gc-sections -o $@ $^
 	$(Q)strip $@
 
 $(ARCHIVE): $(ROOM_OBJECTS)

@@ -55,8 +55,8 @@ describe("the executable", function()
 	end)
 
 	it("has a prompt that shows values, continues lines and survives errors", function()
-		local lines = { "1+1, 'x'", "for i = 1, 2 do", "print(i)", "end", "error 'boom'", "local = 1", "print 'still here'\n" }
-		local out, err, status = run("-i", table.concat(lines, "\n"))
+		local lines = { "1+1, 'x'", "for i = 1, 2 do", "print(i)", "end", "error 'boom'", "local = 1", "print 'still here'" }
+		local out, err, status = run("-i", table.concat(lines, "\n") .. "\n")
 		assert.are.equal(0, status)
 		assert.truthy(out:find("> 2\tx\n", 1, true), out)
 		assert.truthy(out:find(">> >> 1\n2\n", 1, true), out)

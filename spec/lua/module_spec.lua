@@ -44,6 +44,7 @@ describe("supermachine.core as a shared object", function()
 	it("leaves signals, locale, threads and descriptors as they were", function()
 		needs_plain_build()
 		local text, ok = run_lua [[
+			local lfs = require "lfs"
 			local function state()
 				local lines = { os.setlocale(nil) }
 				for line in io.lines "/proc/self/status" do
@@ -51,9 +52,9 @@ describe("supermachine.core as a shared object", function()
 						lines[#lines + 1] = line
 					end
 				end
-				local pipe = io.popen "ls /proc/$PPID/fd | wc -l"
-				lines[#lines + 1] = "descriptors " .. pipe:read "n"
-				pipe:close()
+				for name in lfs.dir "/proc/self/fd" do
+					lines[#lines + 1] = name .. " " .. tostring(lfs.attributes("/proc/self/fd/" .. name, "ino"))
+				end
 				return table.concat(lines, "\n")
 			end
 			local before = state()
