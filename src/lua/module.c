@@ -7,7 +7,8 @@
 /* clang-format off */
 #define OPENERS(ROW) \
 	ROW(base) \
-	ROW(image)
+	ROW(image) \
+	ROW(rootfs)
 /* clang-format on */
 
 #define DECLARE(name) void sm_lua_##name##_open(lua_State *L);

@@ -1,0 +1,125 @@
+#include "rootfs/layer_source.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+static ssize_t read_some(struct sm_layer_source *source)
+{
+	for (;;) {
+		if (source->cancel && atomic_load_explicit(source->cancel, memory_order_relaxed))
+			return sm_error_sys(&source->err, ECANCELED, "read layer");
+		ssize_t got = read(source->fd, source->buffer, sizeof source->buffer);
+		if (got >= 0)
+			return got;
+		if (errno != EINTR)
+			return sm_error_sys(&source->err, errno, "read layer");
+	}
+}
+
+/* The file's own bytes: first what was read to tell the compression. */
+static ssize_t read_packed(struct sm_layer_source *source, const void **ret_data)
+{
+	ssize_t got = (ssize_t)source->head;
+	source->head = 0;
+	*ret_data = source->buffer;
+	return got ? got : read_some(source);
+}
+
+static la_ssize_t unpack_read(struct archive *unpack, void *arg, const void **ret_data)
+{
+	struct sm_layer_source *source = arg;
+	ssize_t got = read_packed(source, ret_data);
+	if (got < 0)
+		archive_set_error(unpack, source->err.code, "%s", source->err.message);
+	return got;
+}
+
+static int unpack_failed(struct sm_layer_source *source)
+{
+	const char *why = archive_error_string(source->unpack);
+	if (!source->err.code)
+		sm_error_set(&source->err, archive_errno(source->unpack) == ENOMEM ? ENOMEM : EBADMSG,
+		             "decompress layer: %s", why ? why : "damaged");
+	return -source->err.code;
+}
+
+/* The compression is told by its magic and set, not guessed by the library: exactly one is undone. */
+static int unpack_open(struct sm_layer_source *source, int filter)
+{
+	struct archive_entry *entry;
+	source->unpack = archive_read_new();
+	if (!source->unpack)
+		return sm_error_sys(&source->err, ENOMEM, "decompress layer");
+	if (archive_read_append_filter(source->unpack, filter) != ARCHIVE_OK ||
+	    archive_read_support_format_raw(source->unpack) != ARCHIVE_OK ||
+	    archive_read_support_format_empty(source->unpack) != ARCHIVE_OK ||
+	    archive_read_open(source->unpack, source, NULL, unpack_read, NULL) != ARCHIVE_OK)
+		return unpack_failed(source);
+	int status = archive_read_next_header(source->unpack, &entry);
+	return status == ARCHIVE_OK || status == ARCHIVE_EOF ? 0 : unpack_failed(source);
+}
+
+int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
+                         struct sm_error *err)
+{
+	source->fd = fd;
+	source->cancel = cancel;
+	source->unpack = NULL;
+	source->bytes = source->head = 0;
+	source->max = max;
+	source->err = (struct sm_error){ 0 };
+	source->hash = sm_sha256_new();
+	if (!source->hash)
+		return sm_error_sys(err, ENOMEM, "hash layer");
+	ssize_t got = read_some(source);
+	int code = got < 0 ? (int)got : 0;
+	if (got > 0)
+		source->head = (size_t)got;
+	if (got >= 2 && !memcmp(source->buffer, "\x1f\x8b", 2))
+		code = unpack_open(source, ARCHIVE_FILTER_GZIP);
+	else if (got >= 4 && !memcmp(source->buffer, "\x28\xb5\x2f\xfd", 4))
+		code = unpack_open(source, ARCHIVE_FILTER_ZSTD);
+	if (code < 0) {
+		*err = source->err;
+		sm_layer_source_close(source);
+	}
+	return code;
+}
+
+void sm_layer_source_close(struct sm_layer_source *source)
+{
+	archive_read_free(source->unpack);
+	source->unpack = NULL;
+	sm_sha256_free(source->hash);
+	source->hash = NULL;
+}
+
+ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_data)
+{
+	size_t len = 0;
+	if (source->err.code)
+		return -source->err.code;
+	if (!source->unpack) {
+		ssize_t got = read_packed(source, ret_data);
+		if (got < 0)
+			return got;
+		len = (size_t)got;
+	}
+	while (source->unpack && !len) {
+		la_int64_t offset;
+		int status = archive_read_data_block(source->unpack, ret_data, &len, &offset);
+		if (status == ARCHIVE_EOF)
+			break;
+		if (status != ARCHIVE_OK)
+			return unpack_failed(source);
+	}
+	source->bytes += len;
+	if (source->bytes > source->max)
+		return sm_error_set(&source->err, EFBIG, "the layer unpacks to more than %llu bytes",
+		                    (unsigned long long)source->max);
+	sm_sha256_update(source->hash, *ret_data, len);
+	return (ssize_t)len;
+}

@@ -1,0 +1,34 @@
+/* A layer's bytes as the tar reader sees them: decompressed (gzip, zstd, or plain), hashed, and counted. */
+#ifndef SM_ROOTFS_LAYER_SOURCE_H
+#define SM_ROOTFS_LAYER_SOURCE_H
+
+#include "base/error.h"
+#include "base/sha256.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct archive;
+
+struct sm_layer_source {
+	int fd; /* borrowed */
+	const atomic_bool *cancel;
+	struct archive *unpack; /* NULL: plain */
+	struct sm_sha256 *hash;
+	uint64_t bytes; /* decompressed so far */
+	uint64_t max;
+	size_t head;         /* bytes of the buffer that were read to tell the compression, not yet given out */
+	struct sm_error err; /* of the failure, when code is set there */
+	uint8_t buffer[64 << 10];
+};
+
+/* Read from fd's current position, at most `max` decompressed bytes; *cancel (may be NULL) ends it early. */
+int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
+                         struct sm_error *err);
+void sm_layer_source_close(struct sm_layer_source *source);
+
+/* The next decompressed bytes, borrowed until the next call; 0 at the end; negative with source->err set. */
+ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_data);
+
+#endif

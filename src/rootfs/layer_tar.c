@@ -1,0 +1,236 @@
+#include "rootfs/layer_tar.h"
+
+#include "rootfs/xattr.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <locale.h>
+#include <string.h>
+
+struct walk {
+	struct sm_layer_source *source;
+	struct sm_tree *tree;
+	struct sm_erofs_data *data;
+	struct sm_rootfs_layer_stats *stats;
+	struct archive *tar;
+	char shown[SM_TREE_SHOWN_MAX]; /* the entry under way, or the last one */
+};
+
+static la_ssize_t tar_read(struct archive *tar, void *arg, const void **ret_data)
+{
+	struct sm_layer_source *source = arg;
+	ssize_t got = sm_layer_source_read(source, ret_data);
+	if (got < 0)
+		archive_set_error(tar, source->err.code, "%s", source->err.message);
+	return got;
+}
+
+/* The source's own failure says more than what the tar reader made of it. */
+static int tar_failed(const struct walk *walk, struct sm_error *err)
+{
+	const char *why = archive_error_string(walk->tar);
+	if (walk->source->err.code) {
+		*err = walk->source->err;
+		return -err->code;
+	}
+	return sm_error_set(err, archive_errno(walk->tar) == ENOMEM ? ENOMEM : EBADMSG, "%s",
+	                    why ? why : "damaged tar");
+}
+
+/* Names are bytes here as they are in Linux, so the walk is in the C locale, where the library keeps what it cannot
+ * convert and warns.  (In a UTF-8 locale it would compose decomposed characters: other names.)  Any other
+ * warning means that something was left out. */
+static bool is_harmless(struct archive *tar)
+{
+	const char *why = archive_error_string(tar);
+	return why && strstr(why, "can't be converted");
+}
+
+static int check_range(int64_t value, int64_t max, const char *what, struct sm_error *err)
+{
+	if (value < 0 || value > max)
+		return sm_error_set(err, EBADMSG, "%s %lld is out of range", what, (long long)value);
+	return 0;
+}
+
+static int take_device(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+{
+	dev_t major_number = archive_entry_rdevmajor(entry), minor_number = archive_entry_rdevminor(entry);
+	if (S_ISCHR(attributes->mode) && major_number == 0 && minor_number == 0)
+		return sm_error_set(err, EBADMSG, "character device 0/0 is overlayfs's own mark of a whiteout");
+	if (major_number > 0xfff || minor_number > 0xfffff)
+		return sm_error_set(err, EBADMSG, "device number %llu/%llu is out of range",
+		                    (unsigned long long)major_number, (unsigned long long)minor_number);
+	attributes->major = (uint32_t)major_number;
+	attributes->minor = (uint32_t)minor_number;
+	return 0;
+}
+
+static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+{
+	attributes->target = archive_entry_symlink(entry);
+	if (!attributes->target || !attributes->target[0])
+		return sm_error_set(err, EBADMSG, "symlink without a target");
+	if (strlen(attributes->target) >= SM_TREE_PATH_MAX)
+		return sm_error_set(err, ENAMETOOLONG, "symlink target of %zu bytes", strlen(attributes->target));
+	return 0;
+}
+
+static int take_attributes(struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
+                           struct sm_error *err)
+{
+	int64_t uid = archive_entry_uid(entry), gid = archive_entry_gid(entry);
+	*attributes = (struct sm_tree_attributes){
+		.mode = archive_entry_filetype(entry) | (archive_entry_perm(entry) & 07777),
+		.uid = (uint32_t)uid,
+		.gid = (uint32_t)gid,
+	};
+	int code = check_range(uid, UINT32_MAX - 1, "owner", err);
+	if (code == 0)
+		code = check_range(gid, UINT32_MAX - 1, "group", err);
+	if (code == 0 && archive_entry_mtime_is_set(entry)) {
+		attributes->mtime = archive_entry_mtime(entry);
+		attributes->mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry);
+		code = check_range(archive_entry_mtime_nsec(entry), 999999999, "nanoseconds", err);
+	}
+	if (code == 0 && S_ISREG(attributes->mode)) {
+		code = check_range(archive_entry_size(entry), INT64_MAX, "size", err);
+		attributes->size = (uint64_t)archive_entry_size(entry);
+	}
+	if (code == 0 && (S_ISCHR(attributes->mode) || S_ISBLK(attributes->mode)))
+		code = take_device(entry, attributes, err);
+	if (code == 0 && S_ISLNK(attributes->mode))
+		code = take_symlink(entry, attributes, err);
+	if (code == 0)
+		code = sm_xattr_encode(entry, &walk->tree->arena, &attributes->xattrs, &attributes->xattr_bytes,
+		                       &walk->stats->dropped_xattrs, err);
+	return code;
+}
+
+static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *node, struct sm_error *err)
+{
+	int code = sm_erofs_data_begin(walk->data, size, err);
+	while (code == 0) {
+		const void *bytes;
+		size_t len;
+		la_int64_t offset;
+		int status = archive_read_data_block(walk->tar, &bytes, &len, &offset);
+		if (status == ARCHIVE_EOF)
+			break;
+		if (status != ARCHIVE_OK)
+			return tar_failed(walk, err);
+		if (len == 0)
+			continue;
+		code = offset < 0 ? sm_error_set(err, EBADMSG, "content at a negative offset")
+		                  : sm_erofs_data_put(walk->data, (uint64_t)offset, bytes, len, err);
+	}
+	return code < 0 ? code : sm_erofs_data_end(walk->data, &walk->tree->arena, &node->data, err);
+}
+
+static int take_link(struct walk *walk, const char *path, const char *raw_target, struct sm_error *err)
+{
+	char target[SM_TREE_PATH_MAX];
+	int code = sm_tree_path_clean(raw_target, "hard link target", target, err);
+	return code < 0 ? code : sm_tree_link(walk->tree, path, target, err);
+}
+
+static int take_entry(struct walk *walk, struct archive_entry *entry, struct sm_error *err)
+{
+	char path[SM_TREE_PATH_MAX];
+	enum sm_tree_whiteout whiteout;
+	const char *raw = archive_entry_pathname(entry);
+	if (!raw)
+		return sm_error_set(err, EBADMSG, "entry without a name");
+	sm_tree_path_shown(raw, walk->shown);
+	int code = sm_tree_path_clean(raw, "path", path, err);
+	if (code == 0)
+		code = sm_tree_path_whiteout(path, &whiteout, err);
+	if (code < 0)
+		return code;
+	unsigned type = archive_entry_filetype(entry);
+	/* Tars from before directories had a type of their own. */
+	if (type == AE_IFREG && raw[strlen(raw) - 1] == '/') {
+		type = AE_IFDIR;
+		archive_entry_set_filetype(entry, type);
+	}
+	const char *target = archive_entry_hardlink(entry);
+	if (whiteout == SM_TREE_IGNORED || (type == AE_IFSOCK && !target)) {
+		walk->stats->ignored++;
+		return 0;
+	}
+	if (whiteout == SM_TREE_HIDE)
+		return sm_tree_hide(walk->tree, path, err);
+	if (whiteout == SM_TREE_OPAQUE)
+		return sm_tree_opaque(walk->tree, path, err);
+	if (target)
+		return take_link(walk, path, target, err);
+	if (!type)
+		return sm_error_set(err, EBADMSG, "entry of an unknown kind");
+	struct sm_tree_attributes attributes;
+	struct sm_tree_node *node;
+	code = take_attributes(walk, entry, &attributes, err);
+	if (code == 0)
+		code = sm_tree_add(walk->tree, path, &attributes, &node, err);
+	if (code == 0 && S_ISREG(attributes.mode))
+		code = take_content(walk, attributes.size, node, err);
+	return code;
+}
+
+static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error *err)
+{
+	for (;;) {
+		struct archive_entry *entry;
+		int status = archive_read_next_header(walk->tar, &entry);
+		if (status == ARCHIVE_EOF)
+			return 0;
+		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar))) {
+			int code = tar_failed(walk, err);
+			return walk->shown[0] && code != -ECANCELED
+			           ? sm_error_context(err, "after entry '%s'", walk->shown)
+			           : code;
+		}
+		if (++walk->stats->tar_entries > max_entries)
+			return sm_error_set(err, E2BIG, "the layer has more than %llu entries",
+			                    (unsigned long long)max_entries);
+		int code = take_entry(walk, entry, err);
+		if (code < 0)
+			return code == -ECANCELED ? code : sm_error_context(err, "entry '%s'", walk->shown);
+	}
+}
+
+/* What follows the archive's end mark belongs to the digest. */
+static int drain(struct sm_layer_source *source, struct sm_error *err)
+{
+	const void *data;
+	ssize_t got;
+	while ((got = sm_layer_source_read(source, &data)) > 0)
+		continue;
+	if (got < 0)
+		*err = source->err;
+	return (int)got;
+}
+
+int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, struct sm_erofs_data *data,
+                      uint64_t max_entries, struct sm_rootfs_layer_stats *stats, struct sm_error *err)
+{
+	struct walk walk = { .source = source, .tree = tree, .data = data, .stats = stats };
+	locale_t locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+	if (!locale)
+		return sm_error_sys(err, errno, "locale C");
+	locale_t before = uselocale(locale);
+	int code = 0;
+	walk.tar = archive_read_new();
+	if (!walk.tar)
+		code = sm_error_sys(err, ENOMEM, "read tar");
+	else if (archive_read_support_format_tar(walk.tar) != ARCHIVE_OK ||
+	         archive_read_support_format_empty(walk.tar) != ARCHIVE_OK ||
+	         archive_read_open(walk.tar, source, NULL, tar_read, NULL) != ARCHIVE_OK)
+		code = tar_failed(&walk, err);
+	if (code == 0)
+		code = walk_entries(&walk, max_entries, err);
+	archive_read_free(walk.tar);
+	uselocale(before);
+	freelocale(locale);
+	return code < 0 ? code : drain(source, err);
+}
