@@ -417,6 +417,61 @@ static void check_loop(void)
 	sm_fd_close(&reply);
 }
 
+/* A handler that is still running when somebody pauses the loop or removes its source. */
+struct slow {
+	int fd, started, go;
+	bool finished;
+};
+
+static void on_slow_event(void *arg, uint32_t events)
+{
+	struct slow *slow = arg;
+	CHECK(events == EPOLLIN);
+	sm_fd_event_take(slow->fd);
+	sm_fd_event_raise(slow->started);
+	CHECK(sm_fd_wait(slow->go, POLLIN, -1) & POLLIN);
+	sm_fd_event_take(slow->go);
+	slow->finished = true;
+}
+
+/* Lets the handler go on a little after its caller has begun to wait for it. */
+static void *let_go(void *arg)
+{
+	struct slow *slow = arg;
+	CHECK(sm_fd_wait(slow->started, POLLIN, 30) == 0);
+	sm_fd_event_raise(slow->go);
+	return NULL;
+}
+
+static void check_loop_wait(void)
+{
+	struct sm_loop *loop;
+	struct sm_error err;
+	struct sm_loop_source *source;
+	pthread_t thread;
+	CHECK(!sm_loop_new(&loop, &err));
+	struct slow slow = { .fd = sm_fd_event(), .started = sm_fd_event(), .go = sm_fd_event() };
+	CHECK(!sm_loop_add(loop, slow.fd, EPOLLIN, on_slow_event, &slow, &source));
+	for (int removing = 0; removing < 2; removing++) {
+		slow.finished = false;
+		sm_fd_event_raise(slow.fd);
+		wait_reply(slow.started);
+		CHECK(!sm_thread_start(&thread, "let-go", let_go, &slow));
+		if (removing)
+			sm_loop_remove(source);
+		else
+			sm_loop_pause(loop);
+		CHECK(slow.finished);
+		pthread_join(thread, NULL);
+		if (!removing)
+			sm_loop_resume(loop);
+	}
+	sm_loop_free(loop);
+	sm_fd_close(&slow.fd);
+	sm_fd_close(&slow.started);
+	sm_fd_close(&slow.go);
+}
+
 #define STRESS_ROUNDS 2000
 
 static void *pause_often(void *arg)
@@ -466,9 +521,16 @@ int main(int argc, char **argv)
 		const char *name;
 		void (*run)(void);
 	} checks[] = {
-		{ "error", check_error }, { "buf", check_buf },   { "codec", check_codec },
-		{ "fd", check_fd },       { "json", check_json }, { "sha256", check_sha256 },
-		{ "op", check_op },       { "loop", check_loop }, { "loop-stress", check_loop_stress },
+		{ "error", check_error },
+		{ "buf", check_buf },
+		{ "codec", check_codec },
+		{ "fd", check_fd },
+		{ "json", check_json },
+		{ "sha256", check_sha256 },
+		{ "op", check_op },
+		{ "loop", check_loop },
+		{ "loop-wait", check_loop_wait },
+		{ "loop-stress", check_loop_stress },
 	};
 	if (argc == 3 && !strcmp(argv[1], "path")) {
 		check_path(argv[2]);

@@ -12,7 +12,7 @@ describe("the ground floor", function()
 		assert.are.equal("", output)
 	end
 
-	for _, name in ipairs { "error", "buf", "codec", "fd", "json", "sha256", "op", "loop", "loop-stress" } do
+	for _, name in ipairs { "error", "buf", "codec", "fd", "json", "sha256", "op", "loop", "loop-wait", "loop-stress" } do
 		it("keeps the promises of " .. name, function() check(name) end)
 	end
 
