@@ -92,7 +92,18 @@ int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg
 	return 1;
 }
 
-void sm_lua_op_register(lua_State *L)
+/* core.methods(name): the method table of a userdata type, so that methods written in Lua stand beside those in C. */
+static int class_methods(lua_State *L)
+{
+	const char *name = luaL_checkstring(L, 1);
+	luaL_argcheck(L, luaL_getmetatable(L, name) == LUA_TTABLE, 1, "no such type");
+	lua_getfield(L, -1, "__index");
+	return 1;
+}
+
+void sm_lua_operation_open(lua_State *L)
 {
 	sm_lua_class_register(L, &operation_class);
+	lua_pushcfunction(L, class_methods);
+	lua_setfield(L, -2, "methods");
 }

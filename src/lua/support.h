@@ -61,6 +61,6 @@ void sm_lua_strings_free(char **strings);
  * `parent` (0: none) is the index of a userdata to keep alive. */
 typedef int (*sm_lua_push)(lua_State *L, void *arg);
 int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg), sm_lua_push push, int parent);
-void sm_lua_op_register(lua_State *L);
+void sm_lua_operation_open(lua_State *L);
 
 #endif

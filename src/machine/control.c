@@ -7,11 +7,13 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 struct sm_control {
+	atomic_int references;
 	struct sm_plan plan;
 	struct sm_machine *machine; /* direct transport */
 	struct sm_worker *worker;   /* worker transport */
@@ -32,7 +34,7 @@ static int call(struct sm_control *control, uint32_t op, struct sm_message *requ
 	return code;
 }
 
-/* A request of one optional number, with nothing in the reply. */
+/* A request without fields, with nothing in the reply. */
 static int call_simple(struct sm_control *control, uint32_t op, struct sm_error *err)
 {
 	struct sm_message request, reply;
@@ -78,6 +80,7 @@ int sm_control_open(enum sm_control_transport transport, const struct sm_control
 	struct sm_control *control = calloc(1, sizeof *control);
 	if (!control)
 		return sm_error_set(err, ENOMEM, "control: out of memory");
+	atomic_init(&control->references, 1);
 	control->plan = *what->plan;
 	pthread_mutex_init(&control->lock, NULL);
 
@@ -100,9 +103,15 @@ int sm_control_open(enum sm_control_transport transport, const struct sm_control
 	return 0;
 }
 
+struct sm_control *sm_control_ref(struct sm_control *control)
+{
+	atomic_fetch_add(&control->references, 1);
+	return control;
+}
+
 void sm_control_close(struct sm_control *control)
 {
-	if (!control)
+	if (!control || atomic_fetch_sub(&control->references, 1) > 1)
 		return;
 	sm_worker_stop(control->worker);
 	sm_machine_free(control->machine);

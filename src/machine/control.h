@@ -41,7 +41,9 @@ struct sm_control_times {
 /* Build a paused machine.  On failure nothing is left behind. */
 int sm_control_open(enum sm_control_transport transport, const struct sm_control_build *build,
                     struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err);
-/* Ends the machine, frees everything (worker: the process is gone and reaped).  NULL is fine. */
+/* Controls are counted: open gives one reference.  The last close ends the machine and frees everything (worker: the
+ * process is gone and reaped).  NULL is fine. */
+struct sm_control *sm_control_ref(struct sm_control *control);
 void sm_control_close(struct sm_control *control);
 
 int sm_control_resume(struct sm_control *control, struct sm_error *err);

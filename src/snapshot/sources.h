@@ -32,6 +32,8 @@ int sm_sources_set_kernel(struct sm_sources *sources, const char *path, struct s
 int sm_sources_set_initrd(struct sm_sources *sources, const char *path, struct sm_error *err);
 int sm_sources_add_disk(struct sm_sources *sources, bool composite, char *const *paths, unsigned npaths,
                         struct sm_error *err);
+/* Append from's disks to to's. */
+int sm_sources_copy_disks(const struct sm_sources *from, struct sm_sources *to, struct sm_error *err);
 void sm_sources_done(struct sm_sources *sources);
 
 /* The disks as a record (kernel and initramfs are in RAM by the time of a snapshot). */

@@ -1,0 +1,166 @@
+/* The pool userdata: core.pool_new(snapshot, options), pool:acquire_begin(timeout_ms). */
+#include "pool/pool.h"
+
+#include "base/fd.h"
+#include "lua/snapshot.h"
+#include "lua/vm.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+
+struct pool {
+	struct sm_lua_handle handle;
+	struct sm_pool *pool;
+	struct sm_snapshot *snapshot;
+};
+
+static void pool_close(void *payload)
+{
+	struct pool *handle = payload;
+	sm_pool_close(handle->pool);
+	sm_snapshot_unref(handle->snapshot);
+}
+
+static void pool_describe(lua_State *L, void *payload)
+{
+	struct pool *handle = payload;
+	struct sm_pool_stats stats;
+	sm_pool_stats(handle->pool, &stats);
+	lua_pushfstring(L, "supermachine.pool (%d ready, %d in use)", (int)stats.ready, (int)stats.in_use);
+}
+
+static const struct sm_lua_class pool_class;
+
+static int pool_stats(lua_State *L)
+{
+	struct pool *handle = sm_lua_check(L, 1, &pool_class);
+	struct sm_pool_stats stats;
+	sm_pool_stats(handle->pool, &stats);
+	const struct {
+		const char *name;
+		uint64_t value;
+	} rows[] = {
+		{ "ready", stats.ready },
+		{ "in_use", stats.in_use },
+		{ "restored", stats.restored },
+		{ "handed_out", stats.handed_out },
+		{ "failed", stats.failed },
+		{ "restore_us", stats.restore_us },
+	};
+	lua_createtable(L, 0, sizeof rows / sizeof *rows);
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		lua_pushinteger(L, (lua_Integer)rows[i].value);
+		lua_setfield(L, -2, rows[i].name);
+	}
+	return 1;
+}
+
+/* ---- acquire ------------------------------------------------------------------------------------------------ */
+
+struct acquire {
+	struct sm_pool *pool;
+	struct sm_snapshot *snapshot;
+	int timeout_ms;
+	struct sm_lua_vm_parts parts;
+};
+
+static void acquire_free(void *arg)
+{
+	struct acquire *acquire = arg;
+	sm_lua_vm_parts_done(&acquire->parts);
+	sm_snapshot_unref(acquire->snapshot);
+	sm_pool_unref(acquire->pool);
+	free(acquire);
+}
+
+static int acquire_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	struct acquire *acquire = arg;
+	struct sm_lua_vm_parts *parts = &acquire->parts;
+	int code = sm_pool_acquire(acquire->pool, acquire->timeout_ms, sm_op_cancel_flag(op), &parts->control, err);
+	if (code < 0)
+		return code;
+	parts->pool = acquire->pool;
+	return sm_sources_copy_disks(sm_snapshot_sources(acquire->snapshot), &parts->sources, err);
+}
+
+static int acquire_push(lua_State *L, void *arg)
+{
+	struct acquire *acquire = arg;
+	return sm_lua_vm_push(L, &acquire->parts, 0);
+}
+
+static int pool_acquire_begin(lua_State *L)
+{
+	struct pool *handle = sm_lua_check(L, 1, &pool_class);
+	lua_Integer timeout_ms = luaL_optinteger(L, 2, -1);
+	struct acquire *acquire = calloc(1, sizeof *acquire);
+	if (!acquire)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	acquire->pool = sm_pool_ref(handle->pool);
+	acquire->snapshot = sm_snapshot_ref(handle->snapshot);
+	acquire->timeout_ms = timeout_ms < 0 ? -1 : timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms;
+	acquire->parts.ready_fd = -1;
+	return sm_lua_op(L, acquire_run, acquire, acquire_free, acquire_push, 1);
+}
+
+/* ---- new ---------------------------------------------------------------------------------------------------- */
+
+static unsigned count(lua_Integer value)
+{
+	return value < 0 || value > UINT_MAX ? UINT_MAX : (unsigned)value;
+}
+
+/* pool_new(snapshot, {min=, max=, transport=, agent=, identity_ms=, device=}): never blocks; the machines are made in the
+ * background. */
+static int pool_new(lua_State *L)
+{
+	static const char *const known[] = { "min", "max", "transport", "agent", "identity_ms", "device", NULL };
+	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
+	sm_lua_options_check(L, 2, known);
+	const lua_Integer min = sm_lua_option_integer(L, 2, "min", 1);
+	const struct sm_pool_options options = {
+		.min = count(min),
+		.max = count(sm_lua_option_integer(L, 2, "max", min > 16 ? min : 16)),
+		.transport = sm_lua_vm_transport(L, 2),
+		.agent = sm_lua_option_boolean(L, 2, "agent", true),
+		.identity_ms = (int)sm_lua_option_integer(L, 2, "identity_ms", 30000),
+	};
+	const char *device = sm_lua_option_string(L, 2, "device", NULL);
+
+	struct pool *handle = sm_lua_new(L, &pool_class);
+	struct sm_error err = { 0 };
+	int hv_fd = sm_sources_open_hv(device, &err);
+	int code = hv_fd;
+	if (code >= 0)
+		code = sm_pool_new(snapshot, hv_fd, &options, &handle->pool, &err);
+	sm_fd_close(&hv_fd);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	handle->snapshot = sm_snapshot_ref(snapshot);
+	handle->handle.open = true;
+	return 1;
+}
+
+static const luaL_Reg methods[] = {
+	{ "stats", pool_stats },
+	{ "acquire_begin", pool_acquire_begin },
+	{ NULL, NULL },
+};
+static const struct sm_lua_class pool_class = {
+	.name = "supermachine.pool",
+	.size = sizeof(struct pool),
+	.methods = methods,
+	.close = pool_close,
+	.describe = pool_describe,
+};
+
+void sm_lua_pool_open(lua_State *L);
+
+void sm_lua_pool_open(lua_State *L)
+{
+	sm_lua_class_register(L, &pool_class);
+	lua_pushcfunction(L, pool_new);
+	lua_setfield(L, -2, "pool_new");
+}

@@ -1,0 +1,213 @@
+/* The snapshot userdata: core.snapshot_open_begin(path, {verify=}), snapshot:restore_begin{transport=, device=}. */
+#include "lua/snapshot.h"
+
+#include "base/fd.h"
+#include "lua/plan.h"
+#include "lua/vm.h"
+#include "pool/identity.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct snapshot {
+	struct sm_lua_handle handle;
+	struct sm_snapshot *snapshot;
+};
+
+static void snapshot_close(void *payload)
+{
+	struct snapshot *handle = payload;
+	sm_snapshot_unref(handle->snapshot);
+}
+
+static void snapshot_describe(lua_State *L, void *payload)
+{
+	struct snapshot *handle = payload;
+	lua_pushfstring(L, "supermachine.snapshot (%s)", sm_snapshot_path(handle->snapshot));
+}
+
+static const struct sm_lua_class snapshot_class;
+
+struct sm_snapshot *sm_lua_snapshot_check(lua_State *L, int index)
+{
+	struct snapshot *handle = sm_lua_check(L, index, &snapshot_class);
+	return handle->snapshot;
+}
+
+static int snapshot_path(lua_State *L)
+{
+	lua_pushstring(L, sm_snapshot_path(sm_lua_snapshot_check(L, 1)));
+	return 1;
+}
+
+static int snapshot_plan(lua_State *L)
+{
+	sm_lua_plan_push(L, sm_snapshot_plan(sm_lua_snapshot_check(L, 1)));
+	return 1;
+}
+
+static int snapshot_metadata(lua_State *L)
+{
+	size_t len;
+	const void *metadata = sm_snapshot_metadata(sm_lua_snapshot_check(L, 1), &len);
+	lua_pushlstring(L, metadata ? metadata : "", len);
+	return 1;
+}
+
+static int snapshot_ram_bytes(lua_State *L)
+{
+	lua_pushinteger(L, (lua_Integer)sm_snapshot_ram_bytes(sm_lua_snapshot_check(L, 1)));
+	return 1;
+}
+
+/* ---- restore ------------------------------------------------------------------------------------------------ */
+
+struct restore {
+	struct sm_snapshot *snapshot;
+	enum sm_control_transport transport;
+	char *device;
+	bool resume, agent;
+	int timeout_ms;
+	struct sm_lua_vm_parts parts;
+};
+
+static void restore_free(void *arg)
+{
+	struct restore *restore = arg;
+	sm_lua_vm_parts_done(&restore->parts);
+	sm_snapshot_unref(restore->snapshot);
+	free(restore->device);
+	free(restore);
+}
+
+static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct restore *restore = arg;
+	struct sm_lua_vm_parts *parts = &restore->parts;
+	int hv_fd SM_FD_CLEANUP = sm_sources_open_hv(restore->device, err);
+	if (hv_fd < 0)
+		return hv_fd;
+	int code = sm_snapshot_restore(restore->snapshot, restore->transport, hv_fd, &parts->control, &parts->times, err);
+	if (code >= 0)
+		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts->sources, err);
+	if (code >= 0 && restore->resume)
+		code = sm_control_resume(parts->control, err);
+	if (code >= 0 && restore->resume)
+		code = sm_identity_renew(parts->control, restore->agent, restore->timeout_ms, err);
+	return code;
+}
+
+static int restore_push(lua_State *L, void *arg)
+{
+	struct restore *restore = arg;
+	return sm_lua_vm_push(L, &restore->parts, 0);
+}
+
+/* restore_begin{transport=, device=, resume=, agent=, timeout_ms=}: without resume the vm is paused and has no new
+ * identity yet. */
+static int snapshot_restore_begin(lua_State *L)
+{
+	static const char *const known[] = { "transport", "device", "resume", "agent", "timeout_ms", NULL };
+	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
+	sm_lua_options_check(L, 2, known);
+	enum sm_control_transport transport = sm_lua_vm_transport(L, 2);
+	const char *device = sm_lua_option_string(L, 2, "device", NULL);
+	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
+	bool agent = sm_lua_option_boolean(L, 2, "agent", false);
+	lua_Integer timeout_ms = sm_lua_option_integer(L, 2, "timeout_ms", 30000);
+
+	struct restore *restore = calloc(1, sizeof *restore);
+	if (!restore)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	restore->snapshot = sm_snapshot_ref(snapshot);
+	restore->transport = transport;
+	restore->resume = resume;
+	restore->agent = agent;
+	restore->timeout_ms = timeout_ms < 0 || timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms;
+	restore->parts.ready_fd = -1;
+	restore->device = device ? strdup(device) : NULL;
+	if (device && !restore->device) {
+		restore_free(restore);
+		return sm_lua_fail(L, ENOMEM, NULL);
+	}
+	return sm_lua_op(L, restore_run, restore, restore_free, restore_push, 1);
+}
+
+/* ---- open --------------------------------------------------------------------------------------------------- */
+
+struct opening {
+	char *path;
+	bool verify;
+	struct sm_snapshot *snapshot;
+};
+
+static void opening_free(void *arg)
+{
+	struct opening *opening = arg;
+	sm_snapshot_unref(opening->snapshot);
+	free(opening->path);
+	free(opening);
+}
+
+static int opening_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct opening *opening = arg;
+	return sm_snapshot_open(opening->path, opening->verify, &opening->snapshot, err);
+}
+
+static int opening_push(lua_State *L, void *arg)
+{
+	struct opening *opening = arg;
+	struct snapshot *handle = sm_lua_new(L, &snapshot_class);
+	handle->snapshot = opening->snapshot;
+	opening->snapshot = NULL;
+	handle->handle.open = true;
+	return 1;
+}
+
+static int snapshot_open_begin(lua_State *L)
+{
+	static const char *const known[] = { "verify", NULL };
+	const char *path = luaL_checkstring(L, 1);
+	sm_lua_options_check(L, 2, known);
+	bool verify = sm_lua_option_boolean(L, 2, "verify", false);
+	struct opening *opening = calloc(1, sizeof *opening);
+	if (!opening)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	opening->verify = verify;
+	opening->path = strdup(path);
+	if (!opening->path) {
+		opening_free(opening);
+		return sm_lua_fail(L, ENOMEM, NULL);
+	}
+	return sm_lua_op(L, opening_run, opening, opening_free, opening_push, 0);
+}
+
+static const luaL_Reg methods[] = {
+	{ "path", snapshot_path },
+	{ "plan", snapshot_plan },
+	{ "metadata_text", snapshot_metadata },
+	{ "ram_bytes", snapshot_ram_bytes },
+	{ "restore_begin", snapshot_restore_begin },
+	{ NULL, NULL },
+};
+static const struct sm_lua_class snapshot_class = {
+	.name = "supermachine.snapshot",
+	.size = sizeof(struct snapshot),
+	.methods = methods,
+	.close = snapshot_close,
+	.describe = snapshot_describe,
+};
+
+void sm_lua_snapshot_open(lua_State *L);
+
+void sm_lua_snapshot_open(lua_State *L)
+{
+	sm_lua_class_register(L, &snapshot_class);
+	lua_pushcfunction(L, snapshot_open_begin);
+	lua_setfield(L, -2, "snapshot_open_begin");
+}

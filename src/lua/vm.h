@@ -1,0 +1,29 @@
+/* The vm userdata, for the binding files that make one. */
+#ifndef SM_LUA_VM_H
+#define SM_LUA_VM_H
+
+#include "lua/support.h"
+#include "machine/control.h"
+#include "pool/pool.h"
+#include "snapshot/sources.h"
+
+#include <lua.h>
+
+/* What a vm holds.  Everything passes to the userdata by sm_lua_vm_push. */
+struct sm_lua_vm_parts {
+	struct sm_control *control;
+	struct sm_sources sources; /* its disks, for a later snapshot */
+	struct sm_pool *pool;      /* where it goes back to; NULL: it is closed */
+	int ready_fd;              /* the listener for the agent's hello; -1: none */
+	struct sm_control_times times;
+};
+
+void sm_lua_vm_parts_done(struct sm_lua_vm_parts *parts);
+
+/* Options shared by the constructors: 'transport', "direct" (the default) or "worker".  Raises for another. */
+enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index);
+
+/* Push a vm and take what is in parts.  `parent` (0: none) is kept alive. */
+int sm_lua_vm_push(lua_State *L, struct sm_lua_vm_parts *parts, int parent);
+
+#endif
