@@ -57,7 +57,8 @@ struct sm_kvm_need {
 	int capability;
 	const char *name;
 };
-/* Ends with a NULL name. */
+/* End with a NULL name: what every architecture needs, and what this one does. */
+extern const struct sm_kvm_need sm_kvm_needs[];
 extern const struct sm_kvm_need sm_kvm_arch_needs[];
 unsigned sm_kvm_arch_gpa_bits(int device_fd);
 

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-static const struct sm_kvm_need needs[] = {
+const struct sm_kvm_need sm_kvm_needs[] = {
 	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY" }, { KVM_CAP_IRQFD, "KVM_CAP_IRQFD" },
 	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD" },     { KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
 	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },       { 0, NULL },
@@ -37,7 +37,7 @@ static int kvm_caps(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error 
 		return sm_error_set(err, ENOTSUP, "KVM_GET_API_VERSION: %s: not a KVM device", strerror(errno));
 	if (version != KVM_API_VERSION)
 		return sm_error_set(err, ENOTSUP, "KVM API version %d, %d is needed", version, KVM_API_VERSION);
-	int code = check_needs(device_fd, needs, err);
+	int code = check_needs(device_fd, sm_kvm_needs, err);
 	if (code >= 0)
 		code = check_needs(device_fd, sm_kvm_arch_needs, err);
 	if (code < 0)
