@@ -10,179 +10,179 @@ local image = {}
 local methods = core.methods "supermachine.image"
 
 local pull_options = {
-  store = "string", platform = "string", policy = "string", insecure = "boolean", ca_file = "string",
-  blob_max_bytes = "integer", timeout_ms = "integer",
+	store = "string", platform = "string", policy = "string", insecure = "boolean", ca_file = "string",
+	blob_max_bytes = "integer", timeout_ms = "integer",
 }
 
 --- Fetch an image into the store and check every byte of it.  reference: "nginx:1.27", "http://host:port/name:tag",
 -- "oci:DIR[:TAG]".  Returns the image and what was fetched: { fetched_bytes, fetched_layers, reused_bytes,
 -- reused_layers }.
 function image.pull(reference, given)
-  local checked = options.check(pull_options, given)
-  local timeout_ms = checked.timeout_ms
-  checked.timeout_ms = nil
-  return scheduler.finish(core.image_pull_begin(reference, checked), timeout_ms)
+	local checked = options.check(pull_options, given)
+	local timeout_ms = checked.timeout_ms
+	checked.timeout_ms = nil
+	return scheduler.finish(core.image_pull_begin(reference, checked), timeout_ms)
 end
 
 --- Every layer as an EROFS file, made once and shared by all images with that layer.  Returns a list, lowest first, of
 -- { path, image_bytes, reused }.
 function methods:rootfs()
-  return scheduler.finish(core.image_rootfs_begin(self))
+	return scheduler.finish(core.image_rootfs_begin(self))
 end
 
 local boot_options = {
-  vcpus = "integer", memory_mib = "integer", kernel = "string", modules = "string", cmdline = "string",
-  cpu_disable = "string", volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer",
-  transport = "string", device = "string", timeout_ms = "integer", on_stage = "function",
+	vcpus = "integer", memory_mib = "integer", kernel = "string", modules = "string", cmdline = "string",
+	cpu_disable = "string", volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer",
+	transport = "string", device = "string", timeout_ms = "integer", on_stage = "function",
 }
 local machine_keys = {
-  "vcpus", "memory_mib", "cmdline", "cpu_disable", "volume_slots", "mount_slots", "net", "dax_mib", "transport",
-  "device",
+	"vcpus", "memory_mib", "cmdline", "cpu_disable", "volume_slots", "mount_slots", "net", "dax_mib", "transport",
+	"device",
 }
 
 -- What exec falls back to.
 local function process_defaults(self)
-  local process = self:process()
-  return {
-    env = process.env, workdir = process.workdir, user = process.user, entrypoint = process.entrypoint,
-    cmd = process.cmd,
-  }
+	local process = self:process()
+	return {
+		env = process.env, workdir = process.workdir, user = process.user, entrypoint = process.entrypoint,
+		cmd = process.cmd,
+	}
 end
 
 -- Time stages for on_stage(name, milliseconds, details).
 local function stopwatch(on_stage)
-  local start = core.now_ms()
-  return function(name, details)
-    local now = core.now_ms()
-    if on_stage then on_stage(name, now - start, details) end
-    start = core.now_ms()
-  end
+	local start = core.now_ms()
+	return function(name, details)
+		local now = core.now_ms()
+		if on_stage then on_stage(name, now - start, details) end
+		start = core.now_ms()
+	end
 end
 
 -- Kernel, initramfs and disks: what a boot needs besides the options, or nil and the failure.
 local function boot_inputs(self, checked)
-  local kernel, message, code = paths.kernel(checked.kernel)
-  if not kernel then return nil, message, code end
-  local initrd
-  initrd, message, code = paths.initramfs(checked.modules)
-  if not initrd then return nil, message, code end
-  local layers
-  layers, message, code = self:rootfs()
-  if not layers then return nil, message, code end
-  local disk = {}
-  for i, layer in ipairs(layers) do disk[i] = layer.path end
-  return { kernel = kernel, initrd = initrd, disk = disk, layers = layers }
+	local kernel, message, code = paths.kernel(checked.kernel)
+	if not kernel then return nil, message, code end
+	local initrd
+	initrd, message, code = paths.initramfs(checked.modules)
+	if not initrd then return nil, message, code end
+	local layers
+	layers, message, code = self:rootfs()
+	if not layers then return nil, message, code end
+	local disk = {}
+	for i, layer in ipairs(layers) do disk[i] = layer.path end
+	return { kernel = kernel, initrd = initrd, disk = disk, layers = layers }
 end
 
 local function boot(self, checked, inputs, lap)
-  local request = options.pick(checked, machine_keys)
-  request.kernel, request.initrd, request.disks, request.agent = inputs.kernel, inputs.initrd, { inputs.disk }, true
-  local machine, message, code = vm.new(request)
-  if not machine then return nil, message, code end
-  lap("build", machine:times())
-  local ok
-  ok, message, code = machine:resume()
-  if ok then ok, message, code = machine:wait_ready { timeout_ms = checked.timeout_ms } end
-  if not ok then
-    machine:close()
-    return nil, message, code
-  end
-  lap "boot"
-  return vm.set_defaults(machine, process_defaults(self))
+	local request = options.pick(checked, machine_keys)
+	request.kernel, request.initrd, request.disks, request.agent = inputs.kernel, inputs.initrd, { inputs.disk }, true
+	local machine, message, code = vm.new(request)
+	if not machine then return nil, message, code end
+	lap("build", machine:times())
+	local ok
+	ok, message, code = machine:resume()
+	if ok then ok, message, code = machine:wait_ready { timeout_ms = checked.timeout_ms } end
+	if not ok then
+		machine:close()
+		return nil, message, code
+	end
+	lap "boot"
+	return vm.set_defaults(machine, process_defaults(self))
 end
 
 --- A machine booted from the image, with the agent ready: no snapshot.  Options as for vm.new (kernel, vcpus, memory_mib,
 -- cmdline, transport, ...), modules (a folder of kernel modules with a `list`), timeout_ms = 60000 for the boot,
 -- on_stage(name, milliseconds, details).
 function methods:boot(given)
-  local checked = options.check(boot_options, given)
-  local lap = stopwatch(checked.on_stage)
-  local inputs, message, code = boot_inputs(self, checked)
-  if not inputs then return nil, message, code end
-  lap("rootfs", inputs.layers)
-  return boot(self, checked, inputs, lap)
+	local checked = options.check(boot_options, given)
+	local lap = stopwatch(checked.on_stage)
+	local inputs, message, code = boot_inputs(self, checked)
+	if not inputs then return nil, message, code end
+	lap("rootfs", inputs.layers)
+	return boot(self, checked, inputs, lap)
 end
 
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
-  local parts = { "bake 1", core.version, self:digest(), self:platform() }
-  for _, path in ipairs { inputs.kernel, inputs.initrd } do
-    local digest, message, code = core.sha256_file(path)
-    if not digest then return nil, message, code end
-    parts[#parts + 1] = digest
-  end
-  for _, path in ipairs(inputs.disk) do parts[#parts + 1] = path end
-  for _, key in ipairs(machine_keys) do
-    if key ~= "transport" and key ~= "device" then
-      parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
-    end
-  end
-  for _, word in ipairs(checked.warmup or {}) do parts[#parts + 1] = ("warmup %d %s"):format(#word, word) end
-  return core.sha256(table.concat(parts, "\n"))
+	local parts = { "bake 1", core.version, self:digest(), self:platform() }
+	for _, path in ipairs { inputs.kernel, inputs.initrd } do
+		local digest, message, code = core.sha256_file(path)
+		if not digest then return nil, message, code end
+		parts[#parts + 1] = digest
+	end
+	for _, path in ipairs(inputs.disk) do parts[#parts + 1] = path end
+	for _, key in ipairs(machine_keys) do
+		if key ~= "transport" and key ~= "device" then
+			parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
+		end
+	end
+	for _, word in ipairs(checked.warmup or {}) do parts[#parts + 1] = ("warmup %d %s"):format(#word, word) end
+	return core.sha256(table.concat(parts, "\n"))
 end
 
 local function warm(machine, argv, timeout_ms)
-  local result, message, code = machine:exec(argv, { timeout_ms = timeout_ms })
-  if not result then return nil, "warm-up: " .. message, code end
-  if result.code ~= 0 then
-    return nil, ("warm-up %s: ended with %s: %s"):format(argv[1],
-      result.signal and "signal " .. result.signal or "code " .. tostring(result.code),
-      result.stderr:sub(-400)), "ECHILD"
-  end
-  return true
+	local result, message, code = machine:exec(argv, { timeout_ms = timeout_ms })
+	if not result then return nil, "warm-up: " .. message, code end
+	if result.code ~= 0 then
+		return nil, ("warm-up %s: ended with %s: %s"):format(argv[1],
+			result.signal and "signal " .. result.signal or "code " .. tostring(result.code),
+			result.stderr:sub(-400)), "ECHILD"
+	end
+	return true
 end
 
 local function bake(self, checked, inputs, path, lap)
-  local machine <close>, message, code = boot(self, checked, inputs, lap)
-  if not machine then return nil, message, code end
-  local ok = true
-  if checked.warmup then
-    ok, message, code = warm(machine, checked.warmup, checked.timeout_ms or 60000)
-    if not ok then return nil, message, code end
-    lap "warmup"
-  end
-  ok, message, code = machine:pause()
-  if not ok then return nil, message, code end
-  local times
-  times, message, code = machine:snapshot(path, {
-    agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
-  })
-  -- Somebody else who baked the same finished first: theirs is as good.
-  if not times and code ~= "EEXIST" and code ~= "ENOTEMPTY" then return nil, message, code end
-  lap("snapshot", times)
-  return true
+	local machine <close>, message, code = boot(self, checked, inputs, lap)
+	if not machine then return nil, message, code end
+	local ok = true
+	if checked.warmup then
+		ok, message, code = warm(machine, checked.warmup, checked.timeout_ms or 60000)
+		if not ok then return nil, message, code end
+		lap "warmup"
+	end
+	ok, message, code = machine:pause()
+	if not ok then return nil, message, code end
+	local times
+	times, message, code = machine:snapshot(path, {
+		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
+	})
+	-- Somebody else who baked the same finished first: theirs is as good.
+	if not times and code ~= "EEXIST" and code ~= "ENOTEMPTY" then return nil, message, code end
+	lap("snapshot", times)
+	return true
 end
 
 --- Boot, wait for the agent, run the warm-up, snapshot.  Returns the snapshot and whether it was there already: the same
 -- inputs are baked once.  Options as for image:boot, and warmup (argv that must end with code 0).
 function methods:bake(given)
-  local types = { warmup = "list" }
-  for key, value in pairs(boot_options) do types[key] = value end
-  local checked = options.check(types, given)
-  if checked.warmup then options.argv(checked.warmup) end
-  local lap = stopwatch(checked.on_stage)
+	local types = { warmup = "list" }
+	for key, value in pairs(boot_options) do types[key] = value end
+	local checked = options.check(types, given)
+	if checked.warmup then options.argv(checked.warmup) end
+	local lap = stopwatch(checked.on_stage)
 
-  local inputs, message, code = boot_inputs(self, checked)
-  if not inputs then return nil, "baking " .. self:reference() .. ": " .. message, code end
-  lap("rootfs", inputs.layers)
-  local key
-  key, message, code = bake_key(self, checked, inputs)
-  if not key then return nil, message, code end
-  local folder = self:store() .. "/snapshots"
-  local path = folder .. "/" .. key
+	local inputs, message, code = boot_inputs(self, checked)
+	if not inputs then return nil, "baking " .. self:reference() .. ": " .. message, code end
+	lap("rootfs", inputs.layers)
+	local key
+	key, message, code = bake_key(self, checked, inputs)
+	if not key then return nil, message, code end
+	local folder = self:store() .. "/snapshots"
+	local path = folder .. "/" .. key
 
-  local found = snapshot.open(path)
-  if found then return found, true end
-  -- Absent, or damaged: damaged ones are made anew.
-  local ok
-  ok, message, code = core.remove_tree(path)
-  if ok then ok, message, code = core.make_dirs(folder) end
-  if ok then ok, message, code = bake(self, checked, inputs, path, lap) end
-  if not ok then return nil, "baking " .. self:reference() .. ": " .. message, code end
-  local opened
-  opened, message, code = snapshot.open(path)
-  if not opened then return nil, message, code end
-  return opened, false
+	local found = snapshot.open(path)
+	if found then return found, true end
+	-- Absent, or damaged: damaged ones are made anew.
+	local ok
+	ok, message, code = core.remove_tree(path)
+	if ok then ok, message, code = core.make_dirs(folder) end
+	if ok then ok, message, code = bake(self, checked, inputs, path, lap) end
+	if not ok then return nil, "baking " .. self:reference() .. ": " .. message, code end
+	local opened
+	opened, message, code = snapshot.open(path)
+	if not opened then return nil, message, code end
+	return opened, false
 end
 
 return image

@@ -5,11 +5,11 @@ local core = require "supermachine.core"
 local scheduler = require "supermachine.scheduler"
 
 return {
-  version = core.version,
-  image = require "supermachine.image",
-  vm = require "supermachine.vm",
-  snapshot = require "supermachine.snapshot",
-  pool = require "supermachine.pool",
-  run = scheduler.run,
-  go = scheduler.go,
+	version = core.version,
+	image = require "supermachine.image",
+	vm = require "supermachine.vm",
+	snapshot = require "supermachine.snapshot",
+	pool = require "supermachine.pool",
+	run = scheduler.run,
+	go = scheduler.go,
 }

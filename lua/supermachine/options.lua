@@ -4,50 +4,50 @@ local options = {}
 --- Check `given` (nil counts as empty) against `types`: key -> type name as type() or math.type() gives it, "list" for a
 -- table, "any" for anything.  Raises at the caller's caller.  Returns a copy.
 function options.check(types, given, level)
-  level = (level or 1) + 2
-  local copy = {}
-  if given == nil then return copy end
-  if type(given) ~= "table" then
-    error(("options: table expected, got %s"):format(type(given)), level)
-  end
-  for key, value in pairs(given) do
-    local expected = types[key]
-    if not expected then
-      error(("unknown option '%s'"):format(tostring(key)), level)
-    end
-    local got = math.type(value) or type(value)
-    if expected == "list" then expected = "table" end
-    if expected == "integer" and got == "float" and math.tointeger(value) then
-      value, got = math.tointeger(value), "integer"
-    end
-    if expected ~= "any" and got ~= expected then
-      error(("option '%s': %s expected, got %s"):format(key, expected, got), level)
-    end
-    copy[key] = value
-  end
-  return copy
+	level = (level or 1) + 2
+	local copy = {}
+	if given == nil then return copy end
+	if type(given) ~= "table" then
+		error(("options: table expected, got %s"):format(type(given)), level)
+	end
+	for key, value in pairs(given) do
+		local expected = types[key]
+		if not expected then
+			error(("unknown option '%s'"):format(tostring(key)), level)
+		end
+		local got = math.type(value) or type(value)
+		if expected == "list" then expected = "table" end
+		if expected == "integer" and got == "float" and math.tointeger(value) then
+			value, got = math.tointeger(value), "integer"
+		end
+		if expected ~= "any" and got ~= expected then
+			error(("option '%s': %s expected, got %s"):format(key, expected, got), level)
+		end
+		copy[key] = value
+	end
+	return copy
 end
 
 --- The options of `given` whose keys are in `keys`.
 function options.pick(given, keys)
-  local picked = {}
-  for _, key in ipairs(keys) do picked[key] = given[key] end
-  return picked
+	local picked = {}
+	for _, key in ipairs(keys) do picked[key] = given[key] end
+	return picked
 end
 
 --- Lists of strings: argv and the like.  Raises for anything else, and for an empty list.
 function options.argv(argv, level)
-  level = (level or 1) + 2
-  if type(argv) ~= "table" then
-    error(("argv: list of strings expected, got %s"):format(type(argv)), level)
-  end
-  if #argv == 0 then error("argv: empty", level) end
-  for i, word in ipairs(argv) do
-    if type(word) ~= "string" then
-      error(("argv[%d]: string expected, got %s"):format(i, type(word)), level)
-    end
-  end
-  return argv
+	level = (level or 1) + 2
+	if type(argv) ~= "table" then
+		error(("argv: list of strings expected, got %s"):format(type(argv)), level)
+	end
+	if #argv == 0 then error("argv: empty", level) end
+	for i, word in ipairs(argv) do
+		if type(word) ~= "string" then
+			error(("argv[%d]: string expected, got %s"):format(i, type(word)), level)
+		end
+	end
+	return argv
 end
 
 return options

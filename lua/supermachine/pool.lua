@@ -11,22 +11,22 @@ local metadata_of = setmetatable({}, { __mode = "k" })
 --- Keep `min` (1) machines ready and at most `max` (16, or min) alive.  Options also: transport, device, identity_ms =
 -- 30000 (how long a restored guest may take to answer).
 function pool.new(snapshot, given)
-  local checked = options.check(
-    { min = "integer", max = "integer", transport = "string", device = "string", identity_ms = "integer" }, given)
-  local metadata = snapshot:metadata() or {}
-  checked.agent = metadata.agent == true
-  local handle, message, code = core.pool_new(snapshot, checked)
-  if not handle then return nil, message, code end
-  metadata_of[handle] = metadata
-  return handle
+	local checked = options.check(
+		{ min = "integer", max = "integer", transport = "string", device = "string", identity_ms = "integer" }, given)
+	local metadata = snapshot:metadata() or {}
+	checked.agent = metadata.agent == true
+	local handle, message, code = core.pool_new(snapshot, checked)
+	if not handle then return nil, message, code end
+	metadata_of[handle] = metadata
+	return handle
 end
 
 --- A running machine of its own; closing it gives its place back.  timeout_ms: no limit unless given.
 function methods:acquire(given)
-  local checked = options.check({ timeout_ms = "integer" }, given)
-  local machine, message, code = scheduler.finish(self:acquire_begin(checked.timeout_ms))
-  if not machine then return nil, message, code end
-  return vm.set_defaults(machine, metadata_of[self] and metadata_of[self].process)
+	local checked = options.check({ timeout_ms = "integer" }, given)
+	local machine, message, code = scheduler.finish(self:acquire_begin(checked.timeout_ms))
+	if not machine then return nil, message, code end
+	return vm.set_defaults(machine, metadata_of[self] and metadata_of[self].process)
 end
 
 return pool

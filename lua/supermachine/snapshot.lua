@@ -9,27 +9,27 @@ local methods = core.methods "supermachine.snapshot"
 
 --- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.
 function snapshot.open(path, given)
-  return scheduler.finish(core.snapshot_open_begin(path, options.check({ verify = "boolean" }, given)))
+	return scheduler.finish(core.snapshot_open_begin(path, options.check({ verify = "boolean" }, given)))
 end
 
 --- The table that was given to vm:snapshot.
 function methods:metadata()
-  return core.json_decode(self:metadata_text())
+	return core.json_decode(self:metadata_text())
 end
 
 --- A machine from the snapshot, running and with an identity of its own (generation ID, clock, entropy).
 -- Options: transport, device, timeout_ms = 30000 for the guest's answer, paused = false (leave it paused, as it was
 -- saved, without a new identity).
 function methods:restore(given)
-  local checked = options.check(
-    { transport = "string", device = "string", timeout_ms = "integer", paused = "boolean" }, given)
-  local metadata = self:metadata() or {}
-  local machine, message, code = scheduler.finish(self:restore_begin {
-    transport = checked.transport, device = checked.device, timeout_ms = checked.timeout_ms,
-    resume = not checked.paused, agent = metadata.agent == true,
-  })
-  if not machine then return nil, message, code end
-  return vm.set_defaults(machine, metadata.process)
+	local checked = options.check(
+		{ transport = "string", device = "string", timeout_ms = "integer", paused = "boolean" }, given)
+	local metadata = self:metadata() or {}
+	local machine, message, code = scheduler.finish(self:restore_begin {
+		transport = checked.transport, device = checked.device, timeout_ms = checked.timeout_ms,
+		resume = not checked.paused, agent = metadata.agent == true,
+	})
+	if not machine then return nil, message, code end
+	return vm.set_defaults(machine, metadata.process)
 end
 
 return snapshot

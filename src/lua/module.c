@@ -7,8 +7,16 @@
 /* clang-format off */
 #define OPENERS(ROW) \
 	ROW(base) \
+	ROW(paths) \
+	ROW(json) \
+	ROW(plan) \
 	ROW(image) \
-	ROW(rootfs)
+	ROW(rootfs) \
+	ROW(image_rootfs) \
+	ROW(vm_new) \
+	ROW(vm) \
+	ROW(snapshot) \
+	ROW(pool)
 /* clang-format on */
 
 #define DECLARE(name) void sm_lua_##name##_open(lua_State *L);
@@ -17,7 +25,7 @@ OPENERS(DECLARE)
 typedef void (*opener)(lua_State *L);
 
 #define ENTRY(name) sm_lua_##name##_open,
-static const opener openers[] = { sm_lua_op_register, OPENERS(ENTRY) };
+static const opener openers[] = { sm_lua_operation_open, OPENERS(ENTRY) };
 
 /* The one symbol that the shared object exports. */
 int luaopen_supermachine_core(lua_State *L) __attribute__((visibility("default")));

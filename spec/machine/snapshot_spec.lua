@@ -1,0 +1,140 @@
+local folders = require "spec.support.folder"
+local guest = require "spec.support.microguest"
+local scratch = require "spec.support.scratch"
+local sm = require "supermachine"
+
+-- Draws a nonce once, at boot, into RAM; then prints it again and again.
+local nonce_gpa = 0x200000
+local nonce_guest = guest.print "boot" .. guest.rdtsc() .. guest.store_eax(nonce_gpa)
+	.. guest.loop(guest.load(nonce_gpa) .. guest.out_eax_bytes(0x3f8))
+
+-- Read the console until it has at least `bytes` bytes.
+local function read_console(vm, bytes)
+	local text, cursor = "", 0
+	while #text < bytes do
+		local chunk
+		chunk, cursor = assert(vm:console_from(cursor))
+		text = text .. chunk
+	end
+	return text
+end
+
+local function saved(folder, name, transport)
+	local vm <close> = assert(sm.vm.new {
+		kernel = guest.write(folder:join "kernel", nonce_guest), memory_mib = 32, vcpus = 2, transport = transport,
+	})
+	assert(vm:resume())
+	local console = read_console(vm, 12)
+	assert.are.equal("boot", console:sub(1, 4))
+	assert(vm:pause())
+	local path = folder:join(name)
+	local times = assert(vm:snapshot(path, { colour = "blue" }))
+	return path, console:sub(5, 8), times
+end
+
+for _, transport in ipairs { "direct", "worker" } do
+	describe("a snapshot (" .. transport .. ") #kvm", function()
+		it("restores RAM and goes on where the machine stood", function()
+			local folder <close> = folders.new()
+			local path, nonce, times = saved(folder, "snapshot", transport)
+			assert.is_true(times.ram_bytes > 0 and times.ram_bytes < 4 << 20)
+			local snapshot <close> = assert(sm.snapshot.open(path))
+			assert.are.same({ colour = "blue" }, snapshot:metadata())
+			assert.are.equal(2, snapshot:plan().vcpus)
+			for _ = 1, 3 do
+				local vm <close> = assert(snapshot:restore { transport = transport })
+				local console = read_console(vm, 16)
+				assert.is_nil(console:find("boot", 1, true))
+				assert.is_truthy(console:find(nonce, 1, true))
+			end
+		end)
+	end)
+end
+
+describe("a snapshot #kvm", function()
+	it("can be taken of a restored machine", function()
+		local folder <close> = folders.new()
+		local path, nonce = saved(folder, "first")
+		local first <close> = assert(sm.snapshot.open(path))
+		local vm <close> = assert(first:restore { paused = true })
+		assert(vm:snapshot(folder:join "second"))
+		local second <close> = assert(sm.snapshot.open(folder:join "second", { verify = true }))
+		local again <close> = assert(second:restore())
+		assert.is_truthy(read_console(again, 16):find(nonce, 1, true))
+	end)
+
+	it("is refused while the machine runs", function()
+		local folder <close> = folders.new()
+		local vm <close> = assert(sm.vm.new {
+			kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16,
+		})
+		assert(vm:resume())
+		local times, message, code = vm:snapshot(folder:join "snapshot")
+		assert.is_nil(times)
+		assert.matches("pause it first", message)
+		assert.are.equal("EBUSY", code)
+		assert.are.same({ "kernel" }, scratch.files(folder.path))
+	end)
+
+	it("never replaces what is there", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local snapshot <close> = assert(sm.snapshot.open(path))
+		local vm <close> = assert(snapshot:restore { paused = true })
+		local times, _, code = vm:snapshot(path)
+		assert.is_nil(times)
+		assert.are.equal("EEXIST", code)
+		assert.is_true(sm.snapshot.open(path, { verify = true }) ~= nil)
+	end)
+
+	it("is refused when a byte of any file was changed or is missing", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local function broken(name, change, pattern)
+			local file = path .. "/" .. name
+			local sound = scratch.read(file)
+			scratch.write(file, change(sound))
+			local snapshot, message, code = sm.snapshot.open(path)
+			assert.is_nil(snapshot, name)
+			assert.are.equal("EBADMSG", code, message)
+			assert.matches(pattern, message)
+			scratch.write(file, sound)
+		end
+		local function flip(at)
+			return function(sound)
+				return sound:sub(1, at - 1) .. string.char(sound:byte(at) ~ 1) .. sound:sub(at + 1)
+			end
+		end
+		local function cut(sound) return sound:sub(1, -2) end
+		broken("meta", cut, "meta")
+		broken("meta", flip(40), "meta")
+		broken("state", cut, "state: .*truncated")
+		broken("state", flip(200), "state: sha256")
+		broken("ram", cut, "ram: .*truncated")
+		broken("ram", flip(0x100001), "ram: sha256")
+		-- Whole again, though every stamp differs.
+		local snapshot <close> = assert(sm.snapshot.open(path))
+		local vm <close> = assert(snapshot:restore())
+		assert.is_truthy(vm)
+	end)
+
+	it("of another version is refused by name", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local meta = scratch.read(path .. "/meta")
+		scratch.write(path .. "/meta", meta:sub(1, 4) .. "\99\0" .. meta:sub(7))
+		local snapshot, message, code = sm.snapshot.open(path)
+		assert.is_nil(snapshot)
+		assert.matches("version", message)
+		assert.are.equal("EBADMSG", code)
+	end)
+end)
+
+describe("opening a snapshot", function()
+	it("names what is missing", function()
+		local snapshot, message, code = sm.snapshot.open "/nonexistent/snapshot"
+		assert.is_nil(snapshot)
+		assert.matches("/nonexistent/snapshot", message)
+		assert.are.equal("ENOENT", code)
+	end)
+end)
