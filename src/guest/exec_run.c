@@ -1,0 +1,306 @@
+#include "agent/protocol.h"
+#include "cgroup.h"
+#include "exec.h"
+#include "requests.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define TERMINAL_LEFT_MAX (256u << 10) /* most a terminal is read when its process has ended */
+
+/* Whoever belongs to the request: also between fork and setsid, and after setsid of its own. */
+static void kill_all(struct sm_exec *exec)
+{
+	if (exec->pid && !exec->exited) {
+		kill(-exec->pid, SIGKILL);
+		kill(exec->pid, SIGKILL);
+	}
+	if (exec->cgroup)
+		sm_cgroup_kill(exec->cgroup);
+}
+
+void sm_exec_signal(struct sm_exec *exec, int number)
+{
+	if (exec->exited)
+		return;
+	if (exec->started)
+		kill(-exec->pid, number);
+	else
+		exec->early_signals |= UINT64_C(1) << (number - 1);
+}
+
+static void close_all(struct sm_exec *exec)
+{
+	sm_source_close(&exec->start);
+	sm_source_close(&exec->output);
+	sm_source_close(&exec->error);
+	sm_source_close(&exec->input);
+}
+
+static void drop_cgroup(struct sm_exec *exec)
+{
+	/* What the process left running keeps its cgroup: it is removed when that has ended. */
+	if (exec->cgroup && !sm_cgroup_remove(exec->cgroup))
+		exec->agent->cgroups_left = true;
+	exec->cgroup = 0;
+}
+
+/* The connection's end; when the process is still there, that of the process follows. */
+void sm_exec_over(struct sm_conn *conn)
+{
+	struct sm_exec *exec = conn->request;
+	exec->conn = NULL;
+	sm_timer_stop(&exec->agent->epoll, &exec->timer);
+	close_all(exec);
+	if (exec->pid && !exec->exited) {
+		kill_all(exec);
+		return;
+	}
+	drop_cgroup(exec);
+	exec->dead = true;
+}
+
+void sm_exec_free(struct sm_exec *exec)
+{
+	free(exec->stdin_data);
+	free(exec->program);
+	free(exec->cwd);
+	free(exec);
+}
+
+void sm_exec_sweep(struct sm_agent *agent)
+{
+	for (struct sm_exec **at = &agent->execs; *at;) {
+		struct sm_exec *exec = *at;
+		if (!exec->dead) {
+			at = &exec->next;
+			continue;
+		}
+		*at = exec->next;
+		sm_exec_free(exec);
+	}
+}
+
+void sm_exec_kill_all(struct sm_agent *agent)
+{
+	for (struct sm_exec *exec = agent->execs; exec; exec = exec->next)
+		kill_all(exec);
+}
+
+static void send_exit(struct sm_exec *exec)
+{
+	uint8_t payload[44];
+	bool exited = WIFEXITED(exec->status);
+	const struct rusage *usage = &exec->usage;
+	uint8_t *at = sm_wire_put_u32(payload, exited ? (uint32_t)WEXITSTATUS(exec->status) : 0);
+	at = sm_wire_put_u32(at, exited ? 0 : (uint32_t)WTERMSIG(exec->status));
+	at = sm_wire_put_u32(at, exec->timed_out ? SM_AGENT_EXIT_TIMED_OUT : 0);
+	at = sm_wire_put_u64(at, (uint64_t)(exec->ended_us - exec->started_us));
+	at = sm_wire_put_u64(at, (uint64_t)usage->ru_utime.tv_sec * 1000000 + (uint64_t)usage->ru_utime.tv_usec);
+	at = sm_wire_put_u64(at, (uint64_t)usage->ru_stime.tv_sec * 1000000 + (uint64_t)usage->ru_stime.tv_usec);
+	at = sm_wire_put_u64(at, (uint64_t)usage->ru_maxrss * 1024);
+	sm_conn_send(exec->conn, SM_AGENT_EXIT, payload, (size_t)(at - payload));
+	sm_conn_finish(exec->conn);
+}
+
+/* One read's worth of output.  True when there may be more at once. */
+static bool pump_one(struct sm_exec *exec, struct sm_source *source, unsigned type, size_t *left)
+{
+	if (source->fd < 0)
+		return false;
+	size_t max;
+	uint8_t *place = sm_conn_room(exec->conn, &max);
+	if (!place) {
+		sm_source_want(source, 0);
+		return false;
+	}
+	/* Of a process that has ended, what it wrote; not what those that it left behind go on to write. */
+	if (exec->exited && *left < max)
+		max = *left;
+	ssize_t got = max ? read(source->fd, place, max) : 0;
+	if (got < 0 && errno == EINTR)
+		return true;
+	if (got < 0 && errno == EAGAIN && !exec->exited) {
+		sm_source_want(source, EPOLLIN);
+		return false;
+	}
+	/* EIO: nobody has the terminal open. */
+	if (got <= 0) {
+		sm_source_close(source);
+		return false;
+	}
+	if (exec->exited)
+		*left -= (size_t)got;
+	sm_conn_commit(exec->conn, type, (size_t)got);
+	return true;
+}
+
+static void pump(struct sm_exec *exec)
+{
+	/* Standard error before the rest of standard output, lest one starve the other. */
+	bool more;
+	do {
+		more = pump_one(exec, &exec->output, SM_AGENT_STDOUT, &exec->output_left);
+		more |= pump_one(exec, &exec->error, SM_AGENT_STDERR, &exec->error_left);
+	} while (more && exec->exited);
+	if (exec->exited && exec->output.fd < 0 && exec->error.fd < 0)
+		send_exit(exec);
+}
+
+static void output_ready(struct sm_source *source, uint32_t events)
+{
+	(void)events;
+	pump(source->owner);
+}
+
+void sm_exec_room(struct sm_conn *conn)
+{
+	struct sm_exec *exec = conn->request;
+	if (exec->exited) {
+		pump(exec);
+		return;
+	}
+	if (exec->started) {
+		sm_source_want(&exec->output, EPOLLIN);
+		sm_source_want(&exec->error, EPOLLIN);
+	}
+	if (exec->takes_input && !exec->input_closed)
+		sm_exec_input_push(exec);
+}
+
+/* The program runs, or it could not be started. */
+static void start_ready(struct sm_source *source, uint32_t events)
+{
+	(void)events;
+	static const char *const stages[] = {
+		[SM_SPAWN_CGROUP] = "cgroup",
+		[SM_SPAWN_TERMINAL] = "terminal",
+		[SM_SPAWN_LIMITS] = "limits",
+		[SM_SPAWN_USER] = "user",
+	};
+	struct sm_exec *exec = source->owner;
+	struct sm_spawn_failure failure;
+	ssize_t got = read(source->fd, &failure, sizeof failure);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	sm_source_close(source);
+	if (got == (ssize_t)sizeof failure) {
+		const char *cause = strerror(failure.code);
+		if (failure.stage == SM_SPAWN_PROGRAM)
+			sm_conn_fail(exec->conn, failure.code, "run '%.256s': %s", exec->program, cause);
+		else if (failure.stage == SM_SPAWN_CWD)
+			sm_conn_fail(exec->conn, failure.code, "folder '%.256s': %s", exec->cwd, cause);
+		else
+			sm_conn_fail(exec->conn, failure.code, "start '%.256s': set %s: %s", exec->program,
+			             stages[failure.stage], cause);
+		return;
+	}
+	exec->started = true;
+	uint8_t payload[4];
+	sm_wire_put_u32(payload, (uint32_t)exec->pid);
+	sm_conn_send(exec->conn, SM_AGENT_STARTED, payload, sizeof payload);
+	sm_source_want(&exec->output, EPOLLIN);
+	sm_source_want(&exec->error, EPOLLIN);
+	for (int number = 1; exec->early_signals; number++, exec->early_signals >>= 1)
+		if (exec->early_signals & 1)
+			sm_exec_signal(exec, number);
+}
+
+static size_t readable(const struct sm_exec *exec, const struct sm_source *source)
+{
+	int bytes = 0;
+	if (source->fd < 0)
+		return 0;
+	/* A terminal counts only what has passed its line discipline. */
+	if (exec->tty)
+		return TERMINAL_LEFT_MAX;
+	return ioctl(source->fd, FIONREAD, &bytes) < 0 || bytes < 0 ? 0 : (size_t)bytes;
+}
+
+static void reaped(struct sm_exec *exec, int status, const struct rusage *usage)
+{
+	exec->ended_us = sm_epoll_now_us();
+	exec->status = status;
+	exec->usage = *usage;
+	/* With the connection's end the process's, and so everybody's in its cgroup: those of its descendants, too,
+	 * who were being forked at the first kill. */
+	if (!exec->conn)
+		kill_all(exec);
+	exec->exited = true;
+	if (exec->start.fd >= 0)
+		start_ready(&exec->start, EPOLLIN);
+	drop_cgroup(exec);
+	if (!exec->conn) {
+		exec->dead = true;
+		return;
+	}
+	sm_timer_stop(&exec->agent->epoll, &exec->timer);
+	sm_source_close(&exec->input);
+	exec->input_closed = true;
+	exec->stdin_len = 0;
+	exec->output_left = readable(exec, &exec->output);
+	exec->error_left = readable(exec, &exec->error);
+	pump(exec);
+}
+
+static bool cgroup_in_use(void *arg, unsigned long id)
+{
+	for (struct sm_exec *exec = arg; exec; exec = exec->next)
+		if (exec->cgroup == id)
+			return true;
+	return false;
+}
+
+void sm_exec_reap(struct sm_agent *agent)
+{
+	for (;;) {
+		int status;
+		struct rusage usage;
+		pid_t pid = wait4(-1, &status, WNOHANG, &usage);
+		if (pid < 0 && errno == EINTR)
+			continue;
+		if (pid <= 0)
+			break;
+		struct sm_exec *exec = agent->execs;
+		while (exec && (exec->pid != pid || exec->exited))
+			exec = exec->next;
+		if (exec)
+			reaped(exec, status, &usage);
+	}
+	if (agent->cgroups_left)
+		sm_cgroup_sweep(cgroup_in_use, agent->execs, &agent->cgroups_left);
+}
+
+static void timer_due(struct sm_timer *timer)
+{
+	struct sm_exec *exec = (struct sm_exec *)((char *)timer - offsetof(struct sm_exec, timer));
+	exec->timed_out = true;
+	kill_all(exec);
+}
+
+void sm_exec_run(struct sm_exec *exec, const struct sm_spawn *spawn, struct sm_exec_fds fds, uint32_t timeout_ms)
+{
+	struct sm_epoll *epoll = &exec->agent->epoll;
+	sm_source_init(&exec->output, epoll, fds.output, output_ready, exec);
+	sm_source_init(&exec->error, epoll, fds.error, output_ready, exec);
+	sm_source_init(&exec->input, epoll, fds.input, sm_exec_input_ready, exec);
+	exec->started_us = sm_epoll_now_us();
+	int start_fd = -1;
+	int code = sm_spawn_start(spawn, &exec->pid, &start_fd);
+	sm_source_init(&exec->start, epoll, start_fd, start_ready, exec);
+	if (code == 0)
+		code = sm_source_want(&exec->start, EPOLLIN);
+	if (code < 0) {
+		sm_conn_fail(exec->conn, code, "start '%.256s': %s", exec->program, strerror(-code));
+		return;
+	}
+	if (timeout_ms) {
+		exec->timer = (struct sm_timer){ .at_ms = sm_epoll_now_ms() + timeout_ms, .due = timer_due };
+		sm_timer_start(epoll, &exec->timer);
+	}
+}

@@ -1,0 +1,24 @@
+/* The kinds of request, each an `open` of serve.c's table. */
+#ifndef SM_GUEST_REQUESTS_H
+#define SM_GUEST_REQUESTS_H
+
+#include "conn.h"
+
+void sm_exec_open(struct sm_conn *conn, struct sm_wire *body);
+void sm_tcp_open(struct sm_conn *conn, struct sm_wire *body);
+void sm_files_open_read(struct sm_conn *conn, struct sm_wire *body);
+void sm_files_open_write(struct sm_conn *conn, struct sm_wire *body);
+void sm_identity_open(struct sm_conn *conn, struct sm_wire *body);
+void sm_identity_open_ping(struct sm_conn *conn, struct sm_wire *body);
+void sm_identity_open_sync(struct sm_conn *conn, struct sm_wire *body);
+void sm_identity_open_shutdown(struct sm_conn *conn, struct sm_wire *body);
+
+/* Some child has ended: take every one that has.  Call on SIGCHLD. */
+void sm_exec_reap(struct sm_agent *agent);
+/* Kill every process of every request. */
+void sm_exec_kill_all(struct sm_agent *agent);
+/* Free what ended in this round. */
+void sm_exec_sweep(struct sm_agent *agent);
+void sm_tcp_sweep(struct sm_agent *agent);
+
+#endif
