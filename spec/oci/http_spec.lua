@@ -73,7 +73,9 @@ describe("a registry's answer", function()
 	}
 	for _, case in ipairs(cases) do
 		check("is refused: " .. case[1], function()
+			local open = scratch.descriptors()
 			local image, message, code = pull(case[1])
+			assert.equal(open, scratch.descriptors())
 			assert.is_nil(image)
 			assert.matches(case[3], message)
 			assert.equal(case[2], code)

@@ -22,7 +22,9 @@ describe("pulling an OCI layout", function()
 	end
 
 	local function refused(code, pattern, tag, options)
+		local open = scratch.descriptors()
 		local image, message, name = pull(tag, options)
+		assert.equal(open, scratch.descriptors())
 		assert.is_nil(image)
 		assert.matches(pattern, message)
 		assert.equal(code, name)
@@ -234,12 +236,27 @@ describe("pulling an OCI layout", function()
 			local manifest = images:tag(images:image(), "t")
 			spoil(manifest.digest, flip)
 			refused("EBADMSG", "manifest " .. manifest.digest .. ": its bytes have digest", ":t")
-			local other = images:tag(images:image { layers = { "q" }, change_manifest = function(m)
-				m.config.digest = "sha256:" .. ("0"):rep(64)
+			local nobody = "sha256:" .. ("0"):rep(64)
+			images:tag(images:image { layers = { "q" }, change_manifest = function(m)
+				scratch.write(images:blob_path(nobody), ("x"):rep(m.config.size))
+				m.config.digest = nobody
 			end }, "u")
-			scratch.write(images:blob_path("sha256:" .. ("0"):rep(64)), ("x"):rep(181))
-			refused("EBADMSG", "config sha256:0+: ", ":u")
-			assert.is_string(other.digest)
+			refused("EBADMSG", "config " .. nobody .. ": its bytes have digest", ":u")
+		end)
+
+		it("refuses a manifest or config of another size than announced", function()
+			local manifest = images:image()
+			manifest.size = manifest.size + 1
+			images:tag(manifest, "t")
+			refused("EBADMSG", "manifest " .. manifest.digest .. ": %d+ bytes where %d+ were announced", ":t")
+			manifest.size = 100
+			images:tag(manifest, "u")
+			refused("EBADMSG", "manifest " .. manifest.digest .. ": more than its 100 bytes", ":u")
+			images:tag(images:image {
+				layers = { "r" },
+				change_manifest = function(m) m.config.size = m.config.size + 1 end,
+			}, "v")
+			refused("EBADMSG", "config sha256:%x+: %d+ bytes where %d+ were announced", ":v")
 		end)
 
 		it("refuses a missing tag and names those there are", function()

@@ -134,7 +134,10 @@ describe("the image store", function()
 		images:tag(images:image { layers = { small, large } }, "t")
 		local none, why, code = pull { store = disk .. "/store" }
 		local files = scratch.files(disk)
-		scratch.run("umount " .. disk)
+		-- A descriptor that was left open keeps the disk busy.
+		local free = os.execute("umount " .. disk)
+		if not free then scratch.run("umount -l " .. disk) end
+		assert.is_true(free)
 		assert.is_nil(none)
 		assert.equal("ENOSPC", code)
 		assert.matches("store blob " .. layout.digest(large), why)

@@ -54,9 +54,9 @@ function layout:blob(bytes, media_type)
 	return { digest = digest, size = #bytes, mediaType = media_type }
 end
 
--- An image; the descriptor of its manifest.  spec (all optional): architecture, os, layers = list of bytes, config =
--- the run configuration, docker = Docker's media types, change_config and change_manifest = functions that may alter the
--- documents before they are written.
+-- Writes an image; the descriptor of its manifest.  spec (all optional): architecture, os, layers = list of bytes,
+-- config = the run configuration, docker = Docker's media types, change_config and change_manifest = functions that may
+-- alter the documents before they are written.
 function layout:image(spec)
 	spec = spec or {}
 	local layers, diff_ids = M.list(), M.list()

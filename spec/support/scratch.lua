@@ -1,4 +1,6 @@
 -- Throw-away folders and the shell, for specs.
+local lfs = require "lfs"
+
 local scratch = {}
 
 function scratch.quote(text) return "'" .. text:gsub("'", "'\\''") .. "'" end
@@ -45,6 +47,13 @@ function scratch.files(path)
 		list[#list + 1] = name
 	end
 	return list
+end
+
+-- How many descriptors this process has open.
+function scratch.descriptors()
+	local count = 0
+	for _ in lfs.dir "/proc/self/fd" do count = count + 1 end
+	return count
 end
 
 return scratch

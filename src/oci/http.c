@@ -175,9 +175,10 @@ static void read_response(struct sm_oci_http *http)
 				response->media_type[i] = (char)tolower((unsigned char)type[i]);
 	}
 	for (size_t i = 0; !curl_easy_header(http->curl, "WWW-Authenticate", i, CURLH_HEADER, -1, &header); i++) {
-		if (strncasecmp(header->value, "Bearer ", 7) || strlen(header->value) >= sizeof response->challenge)
+		size_t len = strlen(header->value);
+		if (strncasecmp(header->value, "Bearer ", 7) || len >= sizeof response->challenge)
 			continue;
-		strcpy(response->challenge, header->value);
+		memcpy(response->challenge, header->value, len + 1);
 		break;
 	}
 }
