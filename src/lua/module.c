@@ -10,6 +10,10 @@
 	ROW(paths) \
 	ROW(json) \
 	ROW(plan) \
+	ROW(memory) \
+	ROW(device) \
+	ROW(arch) \
+	ROW(x86_64) \
 	ROW(image) \
 	ROW(rootfs) \
 	ROW(image_rootfs) \

@@ -1,0 +1,153 @@
+/* core.memory(config, ram_path): guest RAM without a machine. */
+#include "lua/memory.h"
+
+#include "base/fd.h"
+#include "lua/plan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define READ_MAX (16u << 20)
+
+static void memory_close(void *payload)
+{
+	struct sm_lua_memory *self = payload;
+	sm_memory_free(self->memory);
+	self->memory = NULL;
+}
+
+static const struct sm_lua_class memory_class;
+
+struct sm_lua_memory *sm_lua_memory_check(lua_State *L, int index)
+{
+	return sm_lua_check(L, index, &memory_class);
+}
+
+/* read(gpa, length) -> string, or nil, message, "EFAULT" */
+static int memory_read(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	uint64_t gpa = (uint64_t)luaL_checkinteger(L, 2);
+	lua_Integer len = luaL_checkinteger(L, 3);
+	luaL_argcheck(L, len >= 0 && len <= READ_MAX, 3, "from 0 bytes to 16 MiB");
+	luaL_Buffer out;
+	char *room = luaL_buffinitsize(L, &out, (size_t)len);
+	int code = sm_memory_read(self->memory, gpa, room, (size_t)len);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	luaL_pushresultsize(&out, (size_t)len);
+	return 1;
+}
+
+/* write(gpa, string) -> true, or nil, message, "EFAULT" */
+static int memory_write(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	size_t len;
+	const char *data = luaL_checklstring(L, 3, &len);
+	int code = sm_memory_write(self->memory, (uint64_t)luaL_checkinteger(L, 2), data, len);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+/* zero(gpa, length) -> true, or nil, message, "EFAULT" */
+static int memory_zero(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	int code = sm_memory_zero(self->memory, (uint64_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3));
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+/* marked(gpa) -> whether host code wrote to that page */
+static int memory_marked(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	lua_pushboolean(L, sm_memory_marked(self->memory, (uint64_t)luaL_checkinteger(L, 2)));
+	return 1;
+}
+
+/* regions() -> {{gpa, bytes, hva, file_offset}..} */
+static int memory_regions(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	const struct sm_memory_region *regions;
+	size_t count = sm_memory_regions(self->memory, &regions);
+	lua_createtable(L, (int)count, 0);
+	for (size_t i = 0; i < count; i++) {
+		lua_createtable(L, 0, 4);
+		lua_pushinteger(L, (lua_Integer)regions[i].gpa);
+		lua_setfield(L, -2, "gpa");
+		lua_pushinteger(L, (lua_Integer)regions[i].bytes);
+		lua_setfield(L, -2, "bytes");
+		lua_pushinteger(L, (lua_Integer)(uintptr_t)regions[i].hva);
+		lua_setfield(L, -2, "hva");
+		lua_pushinteger(L, (lua_Integer)regions[i].file_offset);
+		lua_setfield(L, -2, "file_offset");
+		lua_rawseti(L, -2, (lua_Integer)i + 1);
+	}
+	return 1;
+}
+
+/* save(path) -> bytes that were not zero, or nil, message, code.  Truncates what is there. */
+static int memory_save(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	const char *path = luaL_checkstring(L, 2);
+	struct sm_error err = { 0 };
+	uint64_t bytes = 0;
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	int code = fd < 0 ? sm_error_sys(&err, errno, "%s", path) : sm_memory_save(self->memory, fd, &bytes, &err);
+	sm_fd_close(&fd);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_pushinteger(L, (lua_Integer)bytes);
+	return 1;
+}
+
+static const luaL_Reg memory_methods[] = {
+	{ "read", memory_read },       { "write", memory_write }, { "zero", memory_zero }, { "marked", memory_marked },
+	{ "regions", memory_regions }, { "save", memory_save },   { NULL, NULL },
+};
+
+static const struct sm_lua_class memory_class = {
+	.name = "supermachine.memory",
+	.size = sizeof(struct sm_lua_memory),
+	.methods = memory_methods,
+	.close = memory_close,
+};
+
+/* memory(config, ram_path) -> the RAM of that plan: zeros, or a copy on write of a file; or nil, message, code. */
+static int memory_new(lua_State *L)
+{
+	struct sm_plan_config config;
+	sm_lua_plan_config(L, 1, &config);
+	const char *path = luaL_optstring(L, 2, NULL);
+	struct sm_lua_memory *self = sm_lua_new(L, &memory_class);
+	struct sm_error err = { 0 };
+	int fd = -1;
+	int code = sm_plan_make(&config, &self->plan, &err);
+	if (code == 0 && path && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		code = sm_error_sys(&err, errno, "%s", path);
+	if (code == 0)
+		code = sm_memory_new(&self->plan, fd, &self->memory, &err);
+	sm_fd_close(&fd);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	self->handle.open = true;
+	return 1;
+}
+
+void sm_lua_memory_open(lua_State *L);
+
+void sm_lua_memory_open(lua_State *L)
+{
+	sm_lua_class_register(L, &memory_class);
+	lua_pushcfunction(L, memory_new);
+	lua_setfield(L, -2, "memory");
+}
