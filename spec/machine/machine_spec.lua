@@ -192,7 +192,7 @@ describe("machine options", function()
 
 	it("name a missing or closed /dev/kvm and what to do", function()
 		refused({ device = "/nonexistent/kvm" }, "/nonexistent/kvm.*no KVM here", "ENOENT")
-		refused({ device = "/dev/null" }, "KVM", "ENOTSUP")
+		refused({ device = "/dev/null" }, "KVM", "EOPNOTSUPP")
 	end)
 
 	it("raise when misspelt or of the wrong type", function()
