@@ -302,6 +302,9 @@ static int write_inodes(struct writer *writer, uint64_t blocks_start, struct sm_
 		else if (S_ISLNK(node->mode))
 			block += node->size > SM_EROFS_INLINE_MAX;
 	}
+	/* erofs-utils look for attributes after every inode, also where the image would end right there. */
+	if (code == 0)
+		code = sm_out_zero(writer->image, sizeof(struct erofs_xattr_ibody_header), err);
 	return code < 0 ? code : sm_out_align(writer->image, EROFS_BLOCK_BYTES, err);
 }
 

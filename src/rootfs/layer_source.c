@@ -37,9 +37,8 @@ static la_ssize_t unpack_read(struct archive *unpack, void *arg, const void **re
 	return got;
 }
 
-static int unpack_failed(struct sm_layer_source *source)
+static int unpack_failed(struct sm_layer_source *source, const char *why)
 {
-	const char *why = archive_error_string(source->unpack);
 	if (!source->err.code)
 		sm_error_set(&source->err, archive_errno(source->unpack) == ENOMEM ? ENOMEM : EBADMSG,
 		             "decompress layer: %s", why ? why : "damaged");
@@ -54,12 +53,13 @@ static int unpack_open(struct sm_layer_source *source, int filter)
 	if (!source->unpack)
 		return sm_error_sys(&source->err, ENOMEM, "decompress layer");
 	if (archive_read_append_filter(source->unpack, filter) != ARCHIVE_OK ||
-	    archive_read_support_format_raw(source->unpack) != ARCHIVE_OK ||
-	    archive_read_support_format_empty(source->unpack) != ARCHIVE_OK ||
-	    archive_read_open(source->unpack, source, NULL, unpack_read, NULL) != ARCHIVE_OK)
-		return unpack_failed(source);
-	int status = archive_read_next_header(source->unpack, &entry);
-	return status == ARCHIVE_OK || status == ARCHIVE_EOF ? 0 : unpack_failed(source);
+	    archive_read_support_format_raw(source->unpack) != ARCHIVE_OK)
+		return unpack_failed(source, archive_error_string(source->unpack));
+	/* Of what gives not one byte the library says that it knows no such format. */
+	if (archive_read_open(source->unpack, source, NULL, unpack_read, NULL) != ARCHIVE_OK ||
+	    archive_read_next_header(source->unpack, &entry) != ARCHIVE_OK)
+		return unpack_failed(source, "damaged, cut short or empty");
+	return 0;
 }
 
 int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
@@ -68,6 +68,7 @@ int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, c
 	source->fd = fd;
 	source->cancel = cancel;
 	source->unpack = NULL;
+	source->ended = false;
 	source->bytes = source->head = 0;
 	source->max = max;
 	source->err = (struct sm_error){ 0 };
@@ -108,13 +109,14 @@ ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_da
 			return got;
 		len = (size_t)got;
 	}
-	while (source->unpack && !len) {
+	while (source->unpack && !source->ended && !len) {
 		la_int64_t offset;
 		int status = archive_read_data_block(source->unpack, ret_data, &len, &offset);
+		source->ended = status == ARCHIVE_EOF;
 		if (status == ARCHIVE_EOF)
-			break;
-		if (status != ARCHIVE_OK)
-			return unpack_failed(source);
+			len = 0;
+		else if (status != ARCHIVE_OK)
+			return unpack_failed(source, archive_error_string(source->unpack));
 	}
 	source->bytes += len;
 	if (source->bytes > source->max)

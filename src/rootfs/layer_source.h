@@ -6,6 +6,7 @@
 #include "base/sha256.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -15,6 +16,7 @@ struct sm_layer_source {
 	int fd; /* borrowed */
 	const atomic_bool *cancel;
 	struct archive *unpack; /* NULL: plain */
+	bool ended;             /* nothing is left in unpack */
 	struct sm_sha256 *hash;
 	uint64_t bytes; /* decompressed so far */
 	uint64_t max;
