@@ -188,13 +188,13 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 	times->memory_us = us_since(&start);
 
 	code = build_devices(machine, build, err);
-	if (code >= 0)
-		code = sm_machine_watch_halt(machine, err);
 	if (code < 0)
 		return code;
 	times->devices_us = us_since(&start);
 
 	code = build_vcpus(machine, err);
+	if (code >= 0)
+		code = sm_machine_watch_halt(machine, err);
 	if (code < 0)
 		return code;
 	times->vcpus_us = us_since(&start);
