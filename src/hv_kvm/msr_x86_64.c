@@ -141,7 +141,7 @@ static int list(struct sm_hv_vm *vm, struct msr_batch **ret_batch, struct sm_err
 static const char what[] = "MSRs";
 static const uint32_t tag = SM_TAG('M', 'S', 'R', 'S');
 
-/* Reads what it can, and writes it behind `count_at`, where the number goes. */
+/* Appends what can be read, index and value each, and counts it. */
 static int read_batch(struct sm_hv_vcpu *vcpu, struct msr_batch *batch, struct sm_buf *out, uint32_t *ret_count,
                       struct sm_error *err)
 {

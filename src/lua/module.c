@@ -11,6 +11,8 @@
 	ROW(json) \
 	ROW(plan) \
 	ROW(memory) \
+	ROW(hv) \
+	ROW(probe) \
 	ROW(device) \
 	ROW(arch) \
 	ROW(x86_64) \
@@ -20,7 +22,10 @@
 	ROW(vm_new) \
 	ROW(vm) \
 	ROW(snapshot) \
-	ROW(pool)
+	ROW(pool) \
+	ROW(stream) \
+	ROW(process) \
+	ROW(agent)
 /* clang-format on */
 
 #define DECLARE(name) void sm_lua_##name##_open(lua_State *L);
