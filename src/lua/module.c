@@ -14,6 +14,7 @@
 	ROW(hv) \
 	ROW(probe) \
 	ROW(device) \
+	ROW(virtio) \
 	ROW(arch) \
 	ROW(x86_64) \
 	ROW(image) \

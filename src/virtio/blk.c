@@ -203,7 +203,8 @@ static bool blk_process(struct sm_virtio *device)
 		if (status != STATUS_OK)
 			device->stats.errors++;
 		bytes += data;
-		sm_virtio_push(device, 0, (uint32_t)data + 1);
+		/* What is written without a gap from the start on, 2.7.8.2. */
+		sm_virtio_push(device, 0, (uint32_t)(data + (data == chain->write_bytes - 1)));
 	}
 	sm_virtio_flush(device, 0);
 	return done == BATCH || bytes >= BATCH_BYTES;

@@ -203,8 +203,6 @@ static void receive(struct sm_vsock_conn *conn, const struct sm_vsock_packet *pa
 		return;
 	}
 	taken(conn, sent);
-	if (!conn->out.max) /* done with: begin again */
-		sm_buf_init(&conn->out, SM_VSOCK_BUF_ALLOC);
 	uint64_t at = SM_VSOCK_HEADER_BYTES + sent;
 	count = sm_chain_slice(chain, false, at, packet->len - sent, iov);
 	for (unsigned i = 0; i < count; i++)
@@ -244,8 +242,9 @@ void sm_vsock_conn_pump(struct sm_vsock_conn *conn)
 		uint64_t len = credit(conn);
 		if (len == 0) {
 			conn->reading = false;
+			if (!conn->starved)
+				sm_vsock_conn_want(conn, SM_VSOCK_CREDIT_REQUEST);
 			conn->starved = true;
-			sm_vsock_conn_want(conn, SM_VSOCK_CREDIT_REQUEST);
 			return;
 		}
 		const struct sm_chain *chain = sm_vsock_rx_open(conn->vsock);
