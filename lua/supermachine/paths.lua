@@ -47,15 +47,15 @@ function paths.guest()
 	return find("supermachine-guest", "guest init", "`make` builds it; SUPERMACHINE_LIBDIR names its folder")
 end
 
---- An initramfs of init and `modules` (a folder of .ko files with a `list` in load order; nil: none), made once for each
--- content.  Returns its path.
+--- An initramfs of init and `modules` (a folder of .ko files and modules.order, their names in load order; nil: none), made
+-- once for each content.  Returns its path.
 function paths.initramfs(modules)
 	local guest, message, code = paths.guest()
 	if not guest then return nil, message, code end
 	local entries = { { path = "init", mode = 493, file = guest } } -- 0755
 	local inputs = { assert(core.sha256_file(guest)) }
 	if modules then
-		local list = modules .. "/list"
+		local list = modules .. "/modules.order"
 		if not readable(list) then
 			return nil, ("modules: %s: cannot be read"):format(list), "ENOENT"
 		end

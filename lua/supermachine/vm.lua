@@ -4,11 +4,12 @@ local core = require "supermachine.core"
 local options = require "supermachine.options"
 local process = require "supermachine.process"
 local scheduler = require "supermachine.scheduler"
+local stream = require "supermachine.stream"
 
 local vm = {}
 local methods = core.methods "supermachine.vm"
 
--- What the image says about its processes, by machine: { env = list, workdir = string, user = string }.
+-- What the image says about its processes, by machine: { env, workdir, user, entrypoint, cmd }.
 local defaults = setmetatable({}, { __mode = "k" })
 
 local new_options = {
@@ -32,23 +33,16 @@ function vm.set_defaults(machine, given)
 	return machine
 end
 
-local ready_words = "the guest's agent is not ready"
-
---- Wait until the agent says hello after a boot.  nil, message, code when the machine ends or timeout_ms (60000) passes;
--- the message carries the console's last line.
+--- Wait until the agent says hello after a boot; returns the guest's kernel release.  nil, message, code when the machine
+-- ends or timeout_ms (60000) passes; the message carries the console's last line.
 function methods:wait_ready(given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
-	local fd = self:ready_fd()
-	if not fd then error("the machine was made without agent = true", 2) end
-	local which = scheduler.wait({ { fd, "r" }, { self:end_fd(), "r" } }, checked.timeout_ms or 60000)
-	if which == 1 then return process.read_hello(self) end
+	local release, message, code = scheduler.finish(self:ready_begin(checked.timeout_ms or 60000))
+	if release then return release end
 	local reason, detail = self:ended()
-	local text = self:console_from(0) or ""
-	local last = text:match "([^\r\n]+)[\r\n]*$" or "(nothing)"
-	if reason then
-		return nil, ("%s: the machine ended: %s: %s; console: %s"):format(ready_words, reason, detail, last), "ECONNRESET"
-	end
-	return nil, ("%s: within %d ms; console: %s"):format(ready_words, checked.timeout_ms or 60000, last), "ETIMEDOUT"
+	if reason then message = ("%s: %s: %s"):format(message, reason, detail) end
+	local last = (self:console() or ""):match "([^\r\n]+)[\r\n]*$"
+	return nil, ("the guest's agent is not ready: %s; console: %s"):format(message, last or "(nothing)"), code
 end
 
 --- Wait until the machine ends by itself.  Returns reason ("poweroff", "reset", "halt", "panic", "triple-fault",
@@ -76,6 +70,31 @@ end
 --- Run a process to its end; returns { code, signal, stdout, stderr, duration_ms, max_rss_bytes }.
 function methods:exec(argv, given)
 	return process.exec(self, argv, given, defaults[self])
+end
+
+--- A stream to a TCP port inside the guest.  Options: address (numeric, as the guest sees it; default its loopback),
+-- timeout_ms.
+function methods:connect(port, given)
+	local checked = options.check({ address = "string", timeout_ms = "integer" }, given)
+	return stream.wrap(scheduler.finish(self:connect_begin(port, checked.address, checked.timeout_ms)))
+end
+
+--- The content of a regular file of the guest, and { size, mode, uid, gid }.  Options: max_bytes = 64 MiB, timeout_ms.
+function methods:read_file(path, given)
+	local checked = options.check({ max_bytes = "integer", timeout_ms = "integer" }, given)
+	return scheduler.finish(self:read_file_begin(path, checked.max_bytes or 64 << 20, checked.timeout_ms))
+end
+
+--- Write a file of the guest; it appears whole or not at all.  Options: mode = 420 (0644), timeout_ms.
+function methods:write_file(path, data, given)
+	local checked = options.check({ mode = "integer", timeout_ms = "integer" }, given)
+	return scheduler.finish(self:write_file_begin(path, data, checked.mode or 420, checked.timeout_ms))
+end
+
+--- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "shutdown" (power off).
+function methods:command(word, given)
+	local checked = options.check({ timeout_ms = "integer" }, given)
+	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
 end
 
 --- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back.

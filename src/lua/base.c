@@ -8,8 +8,25 @@
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
+#include <unistd.h>
 #include <string.h>
 #include <time.h>
+
+/* read_fd(fd, max) -> what one read(2) gave; "" at the end.  For descriptors that are not ours to make non-blocking: poll
+ * first. */
+static int base_read_fd(lua_State *L)
+{
+	int fd = (int)luaL_checkinteger(L, 1);
+	lua_Integer max = luaL_checkinteger(L, 2);
+	luaL_argcheck(L, max > 0 && max <= 1 << 20, 2, "1 to 1048576 expected");
+	luaL_Buffer piece;
+	char *room = luaL_buffinitsize(L, &piece, (size_t)max);
+	ssize_t got = read(fd, room, (size_t)max);
+	if (got < 0)
+		return sm_lua_fail(L, errno, NULL);
+	luaL_pushresultsize(&piece, (size_t)got);
+	return 1;
+}
 
 void sm_lua_base_open(lua_State *L);
 
@@ -168,6 +185,7 @@ void sm_lua_base_open(lua_State *L)
 {
 	static const luaL_Reg functions[] = {
 		{ "poll", base_poll },
+		{ "read_fd", base_read_fd },
 		{ "now_ms", base_now_ms },
 		{ "sha256", base_sha256 },
 		{ "json_check", base_json_check },

@@ -1,0 +1,79 @@
+--- Command lines: --key value, --key=value and flags before the first plain word; "--" ends them.
+local arguments = {}
+
+--- types: name -> "string", "integer", "list" (may be repeated) or "flag".  Returns options (with "_" for "-" in names)
+-- and the rest of the words; or nil and what is wrong.
+function arguments.parse(args, types)
+	local options, i = {}, 1
+	while i <= #args do
+		local word = args[i]
+		if word == "--" then
+			i = i + 1
+			break
+		end
+		if word:sub(1, 1) ~= "-" or word == "-" then break end
+		local name, value = word:match "^%-%-([^=]+)=(.*)$"
+		name = name or word:match "^%-%-(.+)$" or word:match "^%-(.)$"
+		local kind = name and types[name]
+		if not kind then return nil, ("unknown option %s"):format(word) end
+		local key = name:gsub("-", "_")
+		if kind == "flag" then
+			options[key] = true
+		else
+			if not value then
+				i = i + 1
+				value = args[i]
+			end
+			if not value then return nil, ("option --%s needs a value"):format(name) end
+			if kind == "integer" then
+				value = math.tointeger(tonumber(value))
+				if not value then return nil, ("option --%s: a whole number is expected"):format(name) end
+			end
+			if kind == "list" then
+				options[key] = options[key] or {}
+				table.insert(options[key], value)
+			else
+				options[key] = value
+			end
+		end
+		i = i + 1
+	end
+	return options, table.move(args, i, #args, 1, {})
+end
+
+--- Print what is wrong and the usage; returns the exit code for it.
+function arguments.misuse(command, message)
+	io.stderr:write(("supermachine: %s\nusage: supermachine %s\n"):format(message, command.usage))
+	return 64
+end
+
+--- Print a failure; returns the exit code for it.
+function arguments.failed(message)
+	io.stderr:write(("supermachine: %s\n"):format(message))
+	return 125
+end
+
+--- The options of every command that makes machines.
+arguments.machine_types = {
+	memory = "integer", vcpus = "integer", kernel = "string", cmdline = "string", store = "string",
+	platform = "string", insecure = "flag", verbose = "flag",
+}
+
+--- image:bake's options from the command line's.
+function arguments.bake_options(options)
+	return {
+		memory_mib = options.memory, vcpus = options.vcpus, kernel = options.kernel, cmdline = options.cmdline,
+		on_stage = options.verbose and function(name, milliseconds)
+			io.stderr:write(("%-10s %8.1f ms\n"):format(name, milliseconds))
+		end or nil,
+	}
+end
+
+--- Pull as the command line says.
+function arguments.pull(sm, reference, options, policy)
+	return sm.image.pull(reference, {
+		store = options.store, platform = options.platform, insecure = options.insecure, policy = policy,
+	})
+end
+
+return arguments

@@ -1,0 +1,24 @@
+local arguments = require "supermachine.cli.arguments"
+local sm = require "supermachine"
+
+local bake = {
+	usage = "bake [OPTION...] REFERENCE [-- WARMUP...]", summary = "make a snapshot of an image; prints its path",
+}
+
+function bake.main(args)
+	local options, rest = arguments.parse(args, arguments.machine_types)
+	if not options then return arguments.misuse(bake, rest) end
+	local reference = table.remove(rest, 1)
+	if not reference then return arguments.misuse(bake, "a reference is expected") end
+	if rest[1] == "--" then table.remove(rest, 1) end
+	local image <close>, message = arguments.pull(sm, reference, options, "missing")
+	if not image then return arguments.failed(message) end
+	local request = arguments.bake_options(options)
+	if #rest > 0 then request.warmup = rest end
+	local snapshot <close>, why = image:bake(request)
+	if not snapshot then return arguments.failed(why) end
+	print(snapshot:path())
+	return 0
+end
+
+return bake

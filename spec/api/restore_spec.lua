@@ -1,0 +1,133 @@
+local lab = require "spec.support.lab"
+local sm = require "supermachine"
+
+describe("a baked image #lab", function()
+	it("is baked once for the same inputs, and anew for others", function()
+		local image = lab.image "busybox"
+		local first <close>, there = assert(image:bake { memory_mib = 128 })
+		local second <close>, again = assert(image:bake { memory_mib = 128 })
+		assert.is_boolean(there)
+		assert.is_true(again)
+		assert.are.equal(first:path(), second:path())
+		local other <close> = assert(image:bake { memory_mib = 160 })
+		assert.are_not.equal(first:path(), other:path())
+	end)
+
+	it("holds what the warm-up did; a warm-up that fails fails the bake and leaves nothing", function()
+		local image = lab.image "busybox"
+		local snapshot <close> = assert(image:bake {
+			memory_mib = 128, warmup = { "sh", "-c", "echo warm >/run/warm" },
+		})
+		local vm <close> = assert(snapshot:restore())
+		assert.are.equal("warm", lab.shell(vm, "cat /run/warm"))
+		local none, message, code = image:bake { memory_mib = 128, warmup = { "sh", "-c", "echo cold >&2; exit 3" } }
+		assert.is_nil(none)
+		assert.matches("warm%-up sh: ended with code 3: cold", message)
+		assert.are.equal("ECHILD", code)
+	end)
+end)
+
+describe("a restored guest #lab", function()
+	-- In RAM only, drawn in the guest before the snapshot was taken.
+	local function nonce_snapshot(options)
+		options.warmup = { "sh", "-c", "head -c 16 /dev/urandom | od -An -tx1 >/dev/shm/nonce" }
+		return assert(lab.image("busybox"):bake(options))
+	end
+
+	it("was not rebooted", function()
+		local snapshot <close> = nonce_snapshot { memory_mib = 128 }
+		local one <close> = assert(snapshot:restore())
+		local two <close> = assert(snapshot:restore())
+		local nonce = lab.shell(one, "cat /dev/shm/nonce")
+		assert.are.equal(47, #nonce)
+		assert.are.equal(nonce, lab.shell(two, "cat /dev/shm/nonce"))
+		local boot_id = "cat /proc/sys/kernel/random/boot_id"
+		assert.are.equal(lab.shell(one, boot_id), lab.shell(two, boot_id))
+	end)
+
+	it("has random numbers and a clock of its own", function()
+		local snapshot <close> = lab.snapshot()
+		local seen = {}
+		for _ = 1, 3 do
+			local vm <close> = assert(snapshot:restore())
+			local random = lab.shell(vm, "head -c 16 /dev/urandom | od -An -tx1")
+			assert.is_nil(seen[random], "the same random bytes twice")
+			seen[random] = true
+			local before = os.time()
+			local clock = tonumber(lab.shell(vm, "date +%s"))
+			assert.is_true(clock >= before - 1 and clock <= os.time() + 1, ("%d is not now, %d"):format(clock, before))
+		end
+	end)
+
+	it("sees time go on, on every core", function()
+		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = 4 }
+		local vm <close> = assert(snapshot:restore())
+		local script = [[
+			for cpu in 0 1 2 3; do
+				last=0
+				for i in 1 2 3 4 5; do
+					now=$(taskset -c $cpu cut -d' ' -f1 /proc/uptime | tr -d .)
+					[ $now -ge $last ] || echo "cpu $cpu: $last then $now"
+					last=$now
+				done
+			done]]
+		assert.are.equal("", lab.shell(vm, script))
+	end)
+
+	it("leaves a crash in one machine to that machine", function()
+		local snapshot <close> = lab.snapshot()
+		local doomed <close> = assert(snapshot:restore())
+		local other <close> = assert(snapshot:restore { transport = "worker" })
+		local process <close> = assert(doomed:spawn { "poweroff", "-f" })
+		assert.are.equal("poweroff", (doomed:wait { timeout_ms = 60000 }))
+		assert.is_truthy(process)
+		assert.are.equal("alive", lab.shell(other, "echo alive"))
+		local result, message, code = doomed:exec { "true" }
+		assert.is_nil(result)
+		assert.is_truthy(message)
+		assert.is_truthy(code)
+	end)
+
+	it("answers an exec, a hundred times in a row, with four vCPUs", function()
+		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = 4 }
+		for i = 1, 100 do
+			local vm <close> = assert(snapshot:restore { transport = i % 2 == 0 and "worker" or "direct" })
+			assert.are.equal(tostring(i), lab.output(vm, { "echo", tostring(i) }))
+		end
+	end)
+end)
+
+describe("a pool of guests #lab", function()
+	it("answers from four machines at once, each with its own memory", function()
+		local snapshot <close> = lab.snapshot()
+		local pool <close> = assert(sm.pool.new(snapshot, { min = 4, max = 4 }))
+		local answers = {}
+		sm.run(function()
+			for i = 1, 4 do
+				sm.go(function()
+					local vm <close> = assert(pool:acquire { timeout_ms = 60000 })
+					assert.are.equal("", lab.shell(vm, "ls /dev/shm"))
+					lab.shell(vm, "echo " .. i .. " >/dev/shm/mine")
+					answers[i] = lab.shell(vm, "cat /dev/shm/mine")
+				end)
+			end
+		end)
+		assert.are.same({ "1", "2", "3", "4" }, answers)
+		assert.are.equal(0, pool:stats().in_use)
+		-- What a guest wrote is gone with its machine.
+		local vm <close> = assert(pool:acquire { timeout_ms = 60000 })
+		assert.are.equal("", lab.shell(vm, "ls /dev/shm"))
+	end)
+end)
+
+describe("Debian's own kernel #lab", function()
+	it("boots, with its modules in the initramfs, and runs a process", function()
+		local build = require "spec.support.build"
+		local folder = build.dir .. "/debian-kernel"
+		local vm <close> = assert(lab.image("busybox"):boot {
+			memory_mib = 256, kernel = folder .. "/vmlinuz", modules = folder .. "/modules", timeout_ms = 180000,
+		})
+		assert.matches("cloud%-amd64", lab.output(vm, { "uname", "-r" }))
+		assert.are.equal("ok", lab.output(vm, { "sh", "/etc/supermachine/check" }))
+	end)
+end)
