@@ -16,7 +16,7 @@ typedef void (*sm_bus_write_handler)(void *ctx, uint64_t offset, unsigned size, 
 
 struct sm_bus_range {
 	uint64_t base;
-	uint64_t length; /* bytes */
+	uint64_t length;            /* bytes */
 	sm_bus_read_handler read;   /* NULL: reads as all ones */
 	sm_bus_write_handler write; /* NULL: writes are dropped */
 	void *ctx;

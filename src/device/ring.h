@@ -28,8 +28,8 @@ void sm_ring_write(struct sm_ring *ring, const void *data, size_t len);
 uint64_t sm_ring_end(struct sm_ring *ring);
 
 /* Append what was written from absolute position *cursor on, and advance it.  What the ring no longer holds is
- * skipped: *ret_lost (may be NULL) bytes.  A cursor past the end is set to the end.  0, or the buffer's failure with the
- * cursor where it was. */
+ * skipped: *ret_lost (may be NULL) bytes.  A cursor past the end is set to the end.  0, or the buffer's failure with
+ * the cursor where it was. */
 int sm_ring_read(struct sm_ring *ring, uint64_t *cursor, struct sm_buf *out, uint64_t *ret_lost);
 
 /* The last bytes, at most size - 1, with NUL; returns how many. */

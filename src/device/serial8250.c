@@ -103,8 +103,10 @@ static uint8_t read_msr(const struct sm_serial8250 *serial)
 {
 	if (!(serial->mcr & UART_MCR_LOOP))
 		return MSR_IDLE;
-	return (uint8_t)((serial->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) | (serial->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
-	                 (serial->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (serial->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
+	return (uint8_t)((serial->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) |
+	                 (serial->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
+	                 (serial->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) |
+	                 (serial->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
 }
 
 static uint8_t read_register(struct sm_serial8250 *serial, uint64_t offset)

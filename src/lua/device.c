@@ -155,11 +155,16 @@ static int serial_load(lua_State *L)
 }
 
 static const luaL_Reg serial_methods[] = {
-	{ "get", serial_get },       { "set", serial_set },
-	{ "type", serial_type },     { "interrupts", serial_interrupts },
-	{ "print", serial_print },   { "output", serial_output },
-	{ "tail", serial_tail },     { "last_line", serial_last_line },
-	{ "save", serial_save },     { "load", serial_load },
+	{ "get", serial_get },
+	{ "set", serial_set },
+	{ "type", serial_type },
+	{ "interrupts", serial_interrupts },
+	{ "print", serial_print },
+	{ "output", serial_output },
+	{ "tail", serial_tail },
+	{ "last_line", serial_last_line },
+	{ "save", serial_save },
+	{ "load", serial_load },
 	{ NULL, NULL },
 };
 
@@ -233,7 +238,8 @@ static int bus_read(lua_State *L)
 {
 	struct bus *self = sm_lua_check(L, 1, &bus_class);
 	uint64_t value;
-	bool found = sm_bus_read(&self->bus, (uint64_t)luaL_checkinteger(L, 2), (unsigned)luaL_checkinteger(L, 3), &value);
+	bool found =
+	    sm_bus_read(&self->bus, (uint64_t)luaL_checkinteger(L, 2), (unsigned)luaL_checkinteger(L, 3), &value);
 	lua_pushinteger(L, (lua_Integer)value);
 	lua_pushboolean(L, found);
 	return 2;

@@ -94,9 +94,8 @@ static enum sm_plan_arch option_arch(lua_State *L, int index)
 void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_config)
 {
 	static const char *const known[] = {
-		"arch",   "vcpus",       "memory_mib", "blocks",  "volumes", "volume_slots",
-		"mounts", "mount_slots", "net",        "dax_mib", "cmdline", "cpu_disable",
-		NULL,
+		"arch",        "vcpus", "memory_mib", "blocks",  "volumes",     "volume_slots", "mounts",
+		"mount_slots", "net",   "dax_mib",    "cmdline", "cpu_disable", NULL,
 	};
 	sm_lua_options_check(L, index, known);
 	lua_Integer dax_mib = sm_lua_option_integer(L, index, "dax_mib", -1);

@@ -60,8 +60,9 @@ static void push_entries(lua_State *L, const struct sm_x86_cpuid_entry *entries,
 {
 	lua_createtable(L, (int)count, 0);
 	for (size_t i = 0; i < count; i++) {
-		const uint32_t numbers[ENTRY_NUMBERS] = { entries[i].leaf, entries[i].subleaf, entries[i].flags, entries[i].eax,
-			                                  entries[i].ebx,  entries[i].ecx,     entries[i].edx };
+		const uint32_t numbers[ENTRY_NUMBERS] = { entries[i].leaf, entries[i].subleaf, entries[i].flags,
+			                                  entries[i].eax,  entries[i].ebx,     entries[i].ecx,
+			                                  entries[i].edx };
 		lua_createtable(L, ENTRY_NUMBERS, 0);
 		for (int j = 0; j < ENTRY_NUMBERS; j++) {
 			lua_pushinteger(L, numbers[j]);
@@ -81,9 +82,9 @@ static int x86_cpuid_shape(lua_State *L)
 	lua_Integer vcpus = sm_lua_option_integer(L, 2, "vcpus", 1), vcpu = sm_lua_option_integer(L, 2, "vcpu", 0);
 	luaL_argcheck(L, vcpus >= 1 && vcpus <= SM_PLAN_VCPUS_MAX && vcpu >= 0 && vcpu < vcpus, 2, "vcpus or vcpu");
 	struct sm_error err = { 0 };
-	int code = sm_x86_cpuid_shape(host, host_count, sm_lua_option_boolean(L, 2, "tsc_deadline", true), (unsigned)vcpus,
-	                              (unsigned)vcpu, sm_lua_option_string(L, 2, "cpu_disable", NULL), shaped,
-	                              SM_X86_CPUID_MAX, &count, &err);
+	int code = sm_x86_cpuid_shape(host, host_count, sm_lua_option_boolean(L, 2, "tsc_deadline", true),
+	                              (unsigned)vcpus, (unsigned)vcpu, sm_lua_option_string(L, 2, "cpu_disable", NULL),
+	                              shaped, SM_X86_CPUID_MAX, &count, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
 	push_entries(L, shaped, count);

@@ -32,7 +32,8 @@ struct sm_memory {
 /* Guest RAM is not a child's business, nor a core dump's.  Huge pages for a file would be up to its file system. */
 static int advise(const struct sm_memory_region *region, bool anonymous, struct sm_error *err)
 {
-	if (madvise(region->hva, region->bytes, MADV_DONTFORK) < 0 || madvise(region->hva, region->bytes, MADV_DONTDUMP) < 0)
+	if (madvise(region->hva, region->bytes, MADV_DONTFORK) < 0 ||
+	    madvise(region->hva, region->bytes, MADV_DONTDUMP) < 0)
 		return sm_error_sys(err, errno, "guest RAM at 0x%llx: madvise", (unsigned long long)region->gpa);
 	/* A kernel without transparent huge pages says EINVAL: slower, and no reason to fail. */
 	if (anonymous)
@@ -61,7 +62,8 @@ static int map_region(struct sm_memory *memory, size_t index, int ram_fd, struct
 	void *hva = mmap((void *)address, region->bytes, PROT_READ | PROT_WRITE, flags, ram_fd,
 	                 ram_fd < 0 ? 0 : (off_t)region->file_offset);
 	if (hva == MAP_FAILED)
-		return sm_error_sys(err, errno, "map %llu MiB of guest RAM", (unsigned long long)(region->bytes / SM_MIB));
+		return sm_error_sys(err, errno, "map %llu MiB of guest RAM",
+		                    (unsigned long long)(region->bytes / SM_MIB));
 	region->hva = hva;
 	return advise(region, ram_fd < 0, err);
 }
@@ -75,8 +77,8 @@ static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_erro
 	if (!S_ISREG(st.st_mode))
 		return sm_error_set(err, EBADMSG, "RAM file: not a regular file");
 	if ((uint64_t)st.st_size < memory->bytes)
-		return sm_error_set(err, EBADMSG, "RAM file: %lld bytes, the plan has %llu of RAM", (long long)st.st_size,
-		                    (unsigned long long)memory->bytes);
+		return sm_error_set(err, EBADMSG, "RAM file: %lld bytes, the plan has %llu of RAM",
+		                    (long long)st.st_size, (unsigned long long)memory->bytes);
 	return 0;
 }
 
@@ -220,7 +222,8 @@ int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 	return 0;
 }
 
-/* Most pages in use differ from zero in their first words; the rest of the loop is what the compiler makes vectors of. */
+/* Most pages in use differ from zero in their first words; the rest of the loop is what the compiler makes vectors of.
+ */
 static bool is_zero(const uint8_t *page)
 {
 	const uint64_t *words = (const uint64_t *)page;
@@ -247,7 +250,8 @@ static int save_region(const struct sm_memory_region *region, int fd, uint64_t *
 			end += SM_MEMORY_PAGE;
 		int code = sm_fd_pwrite_full(fd, hva + at, end - at, region->file_offset + at);
 		if (code < 0)
-			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu", (unsigned long long)(end - at),
+			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu",
+			                    (unsigned long long)(end - at),
 			                    (unsigned long long)(region->file_offset + at));
 		*data_bytes += end - at;
 		at = end;
@@ -259,7 +263,8 @@ int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_by
 {
 	/* Down to nothing first: what the file held must not show through the holes. */
 	if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)memory->bytes) < 0)
-		return sm_error_sys(err, errno, "RAM file: set its size to %llu bytes", (unsigned long long)memory->bytes);
+		return sm_error_sys(err, errno, "RAM file: set its size to %llu bytes",
+		                    (unsigned long long)memory->bytes);
 	uint64_t data_bytes = 0;
 	for (size_t i = 0; i < memory->nregions; i++) {
 		int code = save_region(&memory->regions[i], fd, &data_bytes, err);

@@ -42,8 +42,8 @@ int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, siz
 int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, size_t len);
 int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len);
 
-/* Give the host's memory of the whole pages in [gpa, gpa + len) back.  What they hold then is zero, or what the RAM file
- * has there.  -EFAULT when any byte is not RAM.  Any thread. */
+/* Give the host's memory of the whole pages in [gpa, gpa + len) back.  What they hold then is zero, or what the RAM
+ * file has there.  -EFAULT when any byte is not RAM.  Any thread. */
 int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len);
 
 /* Whether host code has written to the SM_MEMORY_PAGE that holds gpa, by any of the above, since sm_memory_new. */

@@ -51,7 +51,7 @@ static const struct layout layouts[] = {
 	    .firmware_bytes = 0x20000,
 	    .vmgenid_gpa = 0xff000,
 	    .cmdline = "console=ttyS0 quiet panic=-1 reboot=a pci=off 8250.nr_uarts=1 tsc=nowatchdog cryptomgr.notests "
-	               "random.trust_cpu=on swiotlb=noforce",
+		       "random.trust_cpu=on swiotlb=noforce",
 	},
 	{
 	    .arch = SM_PLAN_AARCH64,
@@ -90,8 +90,8 @@ const char *sm_plan_arch_name(enum sm_plan_arch arch)
 const char *sm_plan_kind_name(enum sm_plan_kind kind)
 {
 	static const char *const names[] = {
-		[SM_PLAN_VSOCK] = "vsock",     [SM_PLAN_BLOCK] = "block", [SM_PLAN_VOLUME] = "volume",
-		[SM_PLAN_RNG] = "rng",         [SM_PLAN_BALLOON] = "balloon", [SM_PLAN_FS] = "fs",
+		[SM_PLAN_VSOCK] = "vsock", [SM_PLAN_BLOCK] = "block",     [SM_PLAN_VOLUME] = "volume",
+		[SM_PLAN_RNG] = "rng",     [SM_PLAN_BALLOON] = "balloon", [SM_PLAN_FS] = "fs",
 		[SM_PLAN_NET] = "net",
 	};
 	return kind >= SM_PLAN_VSOCK && kind <= SM_PLAN_NET ? names[kind] : "?";
@@ -124,10 +124,10 @@ static int no_irq(const struct layout *layout, const struct sm_plan_config *conf
                   unsigned index, struct sm_error *err)
 {
 	uint64_t disks = (uint64_t)config->blocks + config->volumes + config->volume_slots;
-	return sm_error_set(err, ENOSPC,
-	                    "too many devices: %s %u needs IRQ %u, the limit is %u (%llu block devices, %llu mounts%s)",
-	                    sm_plan_kind_name(kind), index, layout->irq_max + 1, layout->irq_max,
-	                    (unsigned long long)disks, (unsigned long long)mounts_of(config), config->net ? ", net" : "");
+	return sm_error_set(
+	    err, ENOSPC, "too many devices: %s %u needs IRQ %u, the limit is %u (%llu block devices, %llu mounts%s)",
+	    sm_plan_kind_name(kind), index, layout->irq_max + 1, layout->irq_max, (unsigned long long)disks,
+	    (unsigned long long)mounts_of(config), config->net ? ", net" : "");
 }
 
 /* Append `count` slots of a kind, the first `backed` of them with something behind them. */
@@ -219,7 +219,8 @@ static int plan_cmdline(const struct layout *layout, const char *extra, struct s
 	const char *gap = extra && extra[0] ? " " : "";
 	int len = snprintf(plan->cmdline, sizeof plan->cmdline, "%s%s%s", layout->cmdline, gap, extra ? extra : "");
 	if (len < 0 || (size_t)len >= sizeof plan->cmdline)
-		return sm_error_set(err, E2BIG, "cmdline: %zu bytes, at most %zu fit", extra ? strlen(extra) : (size_t)0,
+		return sm_error_set(err, E2BIG, "cmdline: %zu bytes, at most %zu fit",
+		                    extra ? strlen(extra) : (size_t)0,
 		                    sizeof plan->cmdline - strlen(layout->cmdline) - 2);
 	return 0;
 }
@@ -227,10 +228,12 @@ static int plan_cmdline(const struct layout *layout, const char *extra, struct s
 static int check_numbers(const struct sm_plan_config *config, struct sm_error *err)
 {
 	if (config->vcpus < 1 || config->vcpus > SM_PLAN_VCPUS_MAX)
-		return sm_error_set(err, EINVAL, "vcpus: %u, from 1 to %d are possible", config->vcpus, SM_PLAN_VCPUS_MAX);
+		return sm_error_set(err, EINVAL, "vcpus: %u, from 1 to %d are possible", config->vcpus,
+		                    SM_PLAN_VCPUS_MAX);
 	if (config->memory_mib < SM_PLAN_MEMORY_MIB_MIN || config->memory_mib > SM_PLAN_MEMORY_MIB_MAX)
 		return sm_error_set(err, EINVAL, "memory_mib: %llu, from %d to %d are possible",
-		                    (unsigned long long)config->memory_mib, SM_PLAN_MEMORY_MIB_MIN, SM_PLAN_MEMORY_MIB_MAX);
+		                    (unsigned long long)config->memory_mib, SM_PLAN_MEMORY_MIB_MIN,
+		                    SM_PLAN_MEMORY_MIB_MAX);
 	return 0;
 }
 

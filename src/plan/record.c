@@ -1,6 +1,6 @@
-/* The plan as a record.  Everything is written, what follows from the wishes too; get makes the plan anew from the wishes it
- * finds and refuses a record that differs from it in one byte.  So a hostile plan cannot name an address or an IRQ that a
- * plan of this version would not have. */
+/* The plan as a record.  Everything is written, what follows from the wishes too; get makes the plan anew from the
+ * wishes it finds and refuses a record that differs from it in one byte.  So a hostile plan cannot name an address or
+ * an IRQ that a plan of this version would not have. */
 #include "plan/plan.h"
 
 #include <errno.h>
@@ -136,7 +136,8 @@ int sm_plan_get(struct sm_reader *reader, struct sm_plan *ret_plan, struct sm_er
 	if (code == 0) {
 		config.cmdline = user_cmdline(ret_plan, cmdline);
 		if (!config.cmdline)
-			return sm_error_set(err, EBADMSG, "plan: kernel command line '%.64s' is not one this build makes", cmdline);
+			return sm_error_set(err, EBADMSG,
+			                    "plan: kernel command line '%.64s' is not one this build makes", cmdline);
 		code = sm_plan_make(&config, ret_plan, err);
 	}
 	if (code < 0) {

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define TABLE_ALIGN 16
-#define RSDP_BYTES  36
+#define TABLE_ALIGN  16
+#define RSDP_BYTES   36
 #define HEADER_BYTES 36
 
 /* Offsets in the common header (ACPI 6.4, 5.2.6). */
@@ -14,34 +14,34 @@
 #define HEADER_CHECKSUM 9
 
 /* FADT (5.2.9) */
-#define FADT_BYTES          276
-#define FADT_REVISION       6
-#define FADT_MINOR          3
-#define FADT_BOOT_ARCH      109
-#define FADT_FLAGS          112
-#define FADT_RESET_REG      116
-#define FADT_RESET_VALUE    128
-#define FADT_MINOR_VERSION  131
-#define FADT_X_DSDT         140
-#define FADT_SLEEP_CONTROL  244
-#define FADT_SLEEP_STATUS   256
-#define FADT_HYPERVISOR     268
-#define BOOT_ARCH_NO_VGA    (1u << 2)
-#define BOOT_ARCH_NO_MSI    (1u << 3) /* there is no PCI that could */
-#define BOOT_ARCH_NO_RTC    (1u << 5)
-#define FLAG_WBINVD         (1u << 0)
-#define FLAG_PWR_BUTTON     (1u << 4) /* set: not a fixed-hardware button */
-#define FLAG_SLP_BUTTON     (1u << 5)
-#define FLAG_RESET_REG      (1u << 10)
-#define FLAG_HW_REDUCED     (1u << 20)
-#define SPACE_SYSTEM_IO     1
-#define ACCESS_BYTE         1
+#define FADT_BYTES         276
+#define FADT_REVISION      6
+#define FADT_MINOR         3
+#define FADT_BOOT_ARCH     109
+#define FADT_FLAGS         112
+#define FADT_RESET_REG     116
+#define FADT_RESET_VALUE   128
+#define FADT_MINOR_VERSION 131
+#define FADT_X_DSDT        140
+#define FADT_SLEEP_CONTROL 244
+#define FADT_SLEEP_STATUS  256
+#define FADT_HYPERVISOR    268
+#define BOOT_ARCH_NO_VGA   (1u << 2)
+#define BOOT_ARCH_NO_MSI   (1u << 3) /* there is no PCI that could */
+#define BOOT_ARCH_NO_RTC   (1u << 5)
+#define FLAG_WBINVD        (1u << 0)
+#define FLAG_PWR_BUTTON    (1u << 4) /* set: not a fixed-hardware button */
+#define FLAG_SLP_BUTTON    (1u << 5)
+#define FLAG_RESET_REG     (1u << 10)
+#define FLAG_HW_REDUCED    (1u << 20)
+#define SPACE_SYSTEM_IO    1
+#define ACCESS_BYTE        1
 
 /* MADT (5.2.12) */
-#define MADT_REVISION  5
-#define MADT_LAPIC     0
-#define MADT_IOAPIC    1
-#define LAPIC_ENABLED  1u
+#define MADT_REVISION 5
+#define MADT_LAPIC    0
+#define MADT_IOAPIC   1
+#define LAPIC_ENABLED 1u
 
 static void put(uint8_t *at, uint64_t value, unsigned size)
 {

@@ -29,14 +29,14 @@ enum {
 #define METHOD_SERIALIZED 0x08
 
 /* Resource descriptors. */
-#define RESOURCE_IO            0x47 /* small, 7 bytes follow */
-#define RESOURCE_END_TAG       0x79 /* small, 1 byte follows: a checksum, 0 for none */
-#define RESOURCE_MEMORY32      0x86 /* large */
-#define RESOURCE_INTERRUPT     0x89 /* large */
-#define IO_DECODE16            0x01
-#define MEMORY_READ_WRITE      0x01
-#define INTERRUPT_CONSUMER     0x01
-#define INTERRUPT_EDGE         0x02 /* active high and exclusive are zero bits */
+#define RESOURCE_IO        0x47 /* small, 7 bytes follow */
+#define RESOURCE_END_TAG   0x79 /* small, 1 byte follows: a checksum, 0 for none */
+#define RESOURCE_MEMORY32  0x86 /* large */
+#define RESOURCE_INTERRUPT 0x89 /* large */
+#define IO_DECODE16        0x01
+#define MEMORY_READ_WRITE  0x01
+#define INTERRUPT_CONSUMER 0x01
+#define INTERRUPT_EDGE     0x02 /* active high and exclusive are zero bits */
 
 static void byte(struct sm_buf *buf, uint8_t value)
 {

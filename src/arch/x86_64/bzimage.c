@@ -9,18 +9,18 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define SECTOR          512
-#define HEADER_OFFSET   0x1f1
-#define VERSION_MIN     0x020c /* has xloadflags */
-#define ENTRY_64        0x200  /* from the start of the protected-mode part */
-#define LOADER_UNKNOWN  0xff
-#define SEED_BYTES      32
+#define SECTOR         512
+#define HEADER_OFFSET  0x1f1
+#define VERSION_MIN    0x020c /* has xloadflags */
+#define ENTRY_64       0x200  /* from the start of the protected-mode part */
+#define LOADER_UNKNOWN 0xff
+#define SEED_BYTES     32
 
-#define PAGE         UINT64_C(4096)
-#define ENTRIES      512
-#define PRESENT_RW   0x03u
-#define LARGE        0x80u
-#define MAPPED_GIB   4
+#define PAGE       UINT64_C(4096)
+#define ENTRIES    512
+#define PRESENT_RW 0x03u
+#define LARGE      0x80u
+#define MAPPED_GIB 4
 
 static int read_header(const struct sm_x86_load *load, struct setup_header *header, struct sm_error *err)
 {
@@ -61,8 +61,8 @@ int sm_x86_bzimage_load(struct sm_x86_load *load, uint64_t *ret_initrd_max, stru
 		                    (unsigned long long)load->kernel_bytes);
 	uint64_t bytes = load->kernel_bytes - setup, room = header.init_size > bytes ? header.init_size : bytes;
 	if (header.syssize * UINT64_C(16) > bytes + 15)
-		return sm_error_set(err, ENOEXEC, "kernel: a bzImage cut short: %llu bytes of %llu", (unsigned long long)bytes,
-		                    (unsigned long long)header.syssize * 16);
+		return sm_error_set(err, ENOEXEC, "kernel: a bzImage cut short: %llu bytes of %llu",
+		                    (unsigned long long)bytes, (unsigned long long)header.syssize * 16);
 	uint64_t start = header.pref_address;
 	if (start < SM_X86_HIGH_START || start > UINT32_MAX || !sm_memory_at_read(load->memory, start, room))
 		return sm_error_set(err, E2BIG, "kernel: %llu MiB at 0x%llx are not within %llu MiB of RAM",
@@ -89,7 +89,8 @@ static int write_seed(const struct sm_x86_load *load, struct sm_error *err)
 		uint32_t type, len;
 		uint8_t bytes[SEED_BYTES];
 	} seed = { .type = SETUP_RNG_SEED, .len = SEED_BYTES };
-	_Static_assert(offsetof(struct setup_data, data) == 16 && sizeof seed == 16 + SEED_BYTES, "as struct setup_data");
+	_Static_assert(offsetof(struct setup_data, data) == 16 && sizeof seed == 16 + SEED_BYTES,
+	               "as struct setup_data");
 	if (getrandom(seed.bytes, sizeof seed.bytes, 0) != (ssize_t)sizeof seed.bytes)
 		return sm_error_sys(err, errno, "kernel: random seed");
 	int code = sm_memory_write(load->memory, SM_X86_RNG_SEED_GPA, &seed, sizeof seed);
@@ -128,7 +129,8 @@ static int write_zero_page(const struct sm_x86_load *load, struct sm_error *err)
 	params.acpi_rsdp_addr = load->rsdp_gpa;
 	params.e820_entries = (uint8_t)load->nmap;
 	for (unsigned i = 0; i < load->nmap; i++)
-		params.e820_table[i] = (struct boot_e820_entry){ load->map[i].gpa, load->map[i].bytes, load->map[i].type };
+		params.e820_table[i] =
+		    (struct boot_e820_entry){ load->map[i].gpa, load->map[i].bytes, load->map[i].type };
 	code = sm_memory_write(load->memory, SM_X86_ZERO_PAGE_GPA, &params, sizeof params);
 	return code < 0 ? sm_error_sys(err, code, "kernel: boot parameters") : 0;
 }

@@ -188,8 +188,8 @@ static const struct {
 
 /* Not for any guest: see cpuid.h. */
 static const char *const hidden[] = {
-	"vmx", "svm", "pdcm", "perfctr_core", "perfctr_nb", "perfctr_llc", "arch_lbr", "ibs", "sgx",
-	"intel_pt", "smx", "invariant_tsc",
+	"vmx",      "svm", "pdcm", "perfctr_core", "perfctr_nb", "perfctr_llc",
+	"arch_lbr", "ibs", "sgx",  "intel_pt",     "smx",        "invariant_tsc",
 };
 
 const struct sm_x86_feature *sm_x86_features(size_t *ret_count)
@@ -221,8 +221,12 @@ static bool turn_off(const char *name, size_t len, bool *off)
 static size_t alias(const char **name, size_t len)
 {
 	static const char *const aliases[][2] = {
-		{ "avx512", "avx512f" }, { "amx", "amx_tile" },       { "pni", "sse3" },
-		{ "cmpxchg16b", "cx16" }, { "tsc_deadline", "tsc_deadline_timer" }, { "1gb_pages", "pdpe1gb" },
+		{ "avx512", "avx512f" },
+		{ "amx", "amx_tile" },
+		{ "pni", "sse3" },
+		{ "cmpxchg16b", "cx16" },
+		{ "tsc_deadline", "tsc_deadline_timer" },
+		{ "1gb_pages", "pdpe1gb" },
 	};
 	for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++)
 		if (strlen(aliases[i][0]) == len && memcmp(aliases[i][0], *name, len) == 0) {

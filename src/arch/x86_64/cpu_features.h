@@ -26,8 +26,8 @@ const struct sm_x86_feature *sm_x86_features(size_t *ret_count);
 /* The name of a bit, or NULL. */
 const char *sm_x86_feature_name(uint32_t leaf, uint32_t subleaf, enum sm_x86_register reg, unsigned bit);
 
-/* off[i] for each feature that a guest is not to see: those of `cpu_disable`, those that no guest sees, and what depends
- * on either.  -EINVAL names an unknown one. */
+/* off[i] for each feature that a guest is not to see: those of `cpu_disable`, those that no guest sees, and what
+ * depends on either.  -EINVAL names an unknown one. */
 int sm_x86_features_off(const char *cpu_disable, bool off[SM_X86_FEATURES_MAX], struct sm_error *err);
 
 #endif

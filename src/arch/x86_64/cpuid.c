@@ -15,8 +15,8 @@
 #define ECX1_HYPERVISOR   BIT(31)
 #define EDX1_HTT          BIT(28)
 
-#define ECX7_OSPKE              BIT(4)
-#define ECX80000001_CMP_LEGACY  BIT(1)
+#define ECX7_OSPKE             BIT(4)
+#define ECX80000001_CMP_LEGACY BIT(1)
 
 /* Leaf 0xb: levels of the topology. */
 #define LEVEL_THREAD 1u
@@ -48,7 +48,8 @@ static uint32_t *register_of(struct sm_x86_cpuid_entry *entry, enum sm_x86_regis
 	return &entry->edx;
 }
 
-static struct sm_x86_cpuid_entry *find(struct sm_x86_cpuid_entry *entries, size_t count, uint32_t leaf, uint32_t subleaf)
+static struct sm_x86_cpuid_entry *find(struct sm_x86_cpuid_entry *entries, size_t count, uint32_t leaf,
+                                       uint32_t subleaf)
 {
 	for (size_t i = 0; i < count; i++)
 		if (entries[i].leaf == leaf && entries[i].subleaf == subleaf)
@@ -94,7 +95,8 @@ static void hide_features(const struct shape *shape, struct sm_x86_cpuid_entry *
 			*register_of(entry, features[i].reg) &= ~BIT(features[i].bit);
 }
 
-static bool is_shown(const struct shape *shape, uint32_t leaf, uint32_t subleaf, enum sm_x86_register reg, uint32_t mask)
+static bool is_shown(const struct shape *shape, uint32_t leaf, uint32_t subleaf, enum sm_x86_register reg,
+                     uint32_t mask)
 {
 	size_t count;
 	const struct sm_x86_feature *features = sm_x86_features(&count);
@@ -169,7 +171,8 @@ static int append_topology(struct shape *shape, struct sm_error *err)
 {
 	const struct sm_x86_cpuid_entry levels[] = {
 		{ 0xb, 0, SM_X86_CPUID_SUBLEAF_COUNTS, 0, 1, LEVEL_THREAD << 8 | 0, shape->vcpu },
-		{ 0xb, 1, SM_X86_CPUID_SUBLEAF_COUNTS, shape->core_bits, shape->vcpus, LEVEL_CORE << 8 | 1, shape->vcpu },
+		{ 0xb, 1, SM_X86_CPUID_SUBLEAF_COUNTS, shape->core_bits, shape->vcpus, LEVEL_CORE << 8 | 1,
+		  shape->vcpu },
 		{ 0xb, 2, SM_X86_CPUID_SUBLEAF_COUNTS, 0, 0, 2, shape->vcpu },
 	};
 	int code = 0;
@@ -210,7 +213,8 @@ static void shape_xsave(struct shape *shape)
 		if (entry->leaf == 0xd) {
 			/* ECX bit 0: a supervisor component, which is not part of XCR0. */
 			bool component = entry->subleaf >= 2, supervisor = entry->ecx & 1;
-			bool hidden = component && !supervisor && (entry->subleaf >= 32 || !(user & BIT(entry->subleaf)));
+			bool hidden =
+			    component && !supervisor && (entry->subleaf >= 32 || !(user & BIT(entry->subleaf)));
 			if (!xsave || hidden)
 				continue;
 			if (component && !supervisor && entry->ebx + entry->eax > size)

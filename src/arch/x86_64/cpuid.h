@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SM_X86_CPUID_MAX           256 /* entries of one vCPU */
-#define SM_X86_CPUID_SUBLEAF_COUNTS 1u /* flags: the subleaf is significant (KVM_CPUID_FLAG_SIGNIFCANT_INDEX) */
+#define SM_X86_CPUID_MAX            256 /* entries of one vCPU */
+#define SM_X86_CPUID_SUBLEAF_COUNTS 1u  /* flags: the subleaf is significant (KVM_CPUID_FLAG_SIGNIFCANT_INDEX) */
 
 struct sm_x86_cpuid_entry {
 	uint32_t leaf, subleaf, flags;
@@ -21,10 +21,10 @@ struct sm_x86_cpuid_entry {
 };
 
 /* The entries of vCPU `vcpu` of `vcpus` (APIC ID = its number).
- * host: what the hypervisor supports (KVM_GET_SUPPORTED_CPUID); hypervisor leaves 0x40000000 to 0x4fffffff pass as they are.
- * tsc_deadline: the hypervisor has the LAPIC's TSC-deadline timer, which it does not say in CPUID.
- * cpu_disable: the plan's comma-separated names, also of groups ("avx512"); what depends on a hidden feature is
- * hidden too.  -EINVAL names an unknown feature, -ENOSPC when more than `max` entries are needed. */
+ * host: what the hypervisor supports (KVM_GET_SUPPORTED_CPUID); hypervisor leaves 0x40000000 to 0x4fffffff pass as they
+ * are. tsc_deadline: the hypervisor has the LAPIC's TSC-deadline timer, which it does not say in CPUID. cpu_disable:
+ * the plan's comma-separated names, also of groups ("avx512"); what depends on a hidden feature is hidden too.  -EINVAL
+ * names an unknown feature, -ENOSPC when more than `max` entries are needed. */
 int sm_x86_cpuid_shape(const struct sm_x86_cpuid_entry *host, size_t host_count, bool tsc_deadline, unsigned vcpus,
                        unsigned vcpu, const char *cpu_disable, struct sm_x86_cpuid_entry *ret_entries, size_t max,
                        size_t *ret_count, struct sm_error *err);

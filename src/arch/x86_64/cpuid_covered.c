@@ -27,7 +27,7 @@ static const struct {
 	{ 0xd, 1, SM_X86_EAX, 0 },
 	{ 0xd, 1, SM_X86_ECX, 0 },
 	{ 0xd, 1, SM_X86_EDX, 0 },
-	{ 0x40000001, 0, SM_X86_EAX, 0 }, /* KVM's own features */
+	{ 0x40000001, 0, SM_X86_EAX, 0 },       /* KVM's own features */
 	{ 0x80000001, 0, SM_X86_ECX, 1u << 1 }, /* CMP_LEGACY: the topology's */
 	{ 0x80000001, 0, SM_X86_EDX, 0 },
 	{ 0x80000007, 0, SM_X86_EBX, 0 },
@@ -61,8 +61,9 @@ static int lacks(uint32_t leaf, uint32_t subleaf, enum sm_x86_register reg, uint
 {
 	unsigned bit = (unsigned)__builtin_ctz(missing);
 	const char *name = sm_x86_feature_name(leaf, subleaf, reg, bit);
-	return sm_error_set(err, ENOTSUP, "this host lacks CPU feature %s (CPUID leaf 0x%x.%u, %s bit %u), which the guest was "
-	                                  "given",
+	return sm_error_set(err, ENOTSUP,
+	                    "this host lacks CPU feature %s (CPUID leaf 0x%x.%u, %s bit %u), which the guest was "
+	                    "given",
 	                    name ? name : "without a name here", leaf, subleaf, register_names[reg], bit);
 }
 
@@ -83,7 +84,8 @@ static int check_vendor(const struct sm_x86_cpuid_entry *saved, size_t saved_cou
 				names[i][j] = '?';
 	}
 	if (memcmp(names[0], names[1], 12) != 0)
-		return sm_error_set(err, ENOTSUP, "the guest was given a %s processor, this host has %s", names[0], names[1]);
+		return sm_error_set(err, ENOTSUP, "the guest was given a %s processor, this host has %s", names[0],
+		                    names[1]);
 	return 0;
 }
 
@@ -97,8 +99,10 @@ static int check_xsave(const struct sm_x86_cpuid_entry *saved, size_t saved_coun
 			continue;
 		uint32_t size = word(saved, saved_count, 0xd, i, SM_X86_EAX);
 		uint32_t offset = word(saved, saved_count, 0xd, i, SM_X86_EBX);
-		if (size != word(host, host_count, 0xd, i, SM_X86_EAX) || offset != word(host, host_count, 0xd, i, SM_X86_EBX))
-			return sm_error_set(err, ENOTSUP, "this host's XSAVE state component %u lies elsewhere (CPUID leaf 0xd.%u)",
+		if (size != word(host, host_count, 0xd, i, SM_X86_EAX) ||
+		    offset != word(host, host_count, 0xd, i, SM_X86_EBX))
+			return sm_error_set(err, ENOTSUP,
+			                    "this host's XSAVE state component %u lies elsewhere (CPUID leaf 0xd.%u)",
 			                    i, i);
 	}
 	return 0;
@@ -113,7 +117,8 @@ int sm_x86_cpuid_covered(const struct sm_x86_cpuid_entry *saved, size_t saved_co
 		return code;
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
 		uint32_t given = word(saved, saved_count, words[i].leaf, words[i].subleaf, words[i].reg);
-		uint32_t have = word(host, host_count, words[i].leaf, words[i].subleaf, words[i].reg) | words[i].not_hosts;
+		uint32_t have =
+		    word(host, host_count, words[i].leaf, words[i].subleaf, words[i].reg) | words[i].not_hosts;
 		if (given & ~have)
 			return lacks(words[i].leaf, words[i].subleaf, words[i].reg, given & ~have, err);
 	}
@@ -124,7 +129,7 @@ int sm_x86_cpuid_covered(const struct sm_x86_cpuid_entry *saved, size_t saved_co
 	uint32_t given_bits = word(saved, saved_count, 0x80000008, 0, SM_X86_EAX) & 0xff;
 	uint32_t have_bits = word(host, host_count, 0x80000008, 0, SM_X86_EAX) & 0xff;
 	if (given_bits > have_bits)
-		return sm_error_set(err, ENOTSUP, "the guest was given %u physical address bits, this host has %u", given_bits,
-		                    have_bits);
+		return sm_error_set(err, ENOTSUP, "the guest was given %u physical address bits, this host has %u",
+		                    given_bits, have_bits);
 	return check_xsave(saved, saved_count, host, host_count, err);
 }

@@ -44,7 +44,7 @@ static void serial_port(const struct sm_plan *plan, struct sm_buf *buf)
 }
 
 /* The identifier's address (Microsoft, "Virtual Machine Generation ID"), and the event device that says when it changes
- * (ACPI 6.4, 5.6.9: hardware-reduced platforms have no GPEs). */
+ * (ACPI 6.4, 5.6.9: hardware-reduced platforms have no GPEs).  Linux matches the _HID, Windows the _CID. */
 static void generation_id(const struct sm_plan *plan, struct sm_buf *buf)
 {
 	size_t device = sm_aml_device_begin(buf, "VGEN");

@@ -9,16 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SEGMENTS_MAX       64
-#define NOTES_MAX          (64u << 10)
-#define NOTE_PHYS32_ENTRY  18 /* XEN_ELFNOTE_PHYS32_ENTRY */
+#define SEGMENTS_MAX      64
+#define NOTES_MAX         (64u << 10)
+#define NOTE_PHYS32_ENTRY 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
 
 static int read_at(const struct sm_x86_load *load, void *data, uint64_t bytes, uint64_t offset, const char *what,
                    struct sm_error *err)
 {
 	if (offset > load->kernel_bytes || bytes > load->kernel_bytes - offset)
-		return sm_error_set(err, ENOEXEC, "kernel: %s lies past the file's end (%llu bytes)", what,
-		                    (unsigned long long)load->kernel_bytes);
+		return sm_error_set(err, ENOEXEC, "kernel: cut short: %llu bytes end before %s",
+		                    (unsigned long long)load->kernel_bytes, what);
 	int code = sm_fd_pread_full(load->kernel_fd, data, bytes, offset);
 	return code < 0 ? sm_error_sys(err, code, "kernel: read %s", what) : 0;
 }
@@ -31,7 +31,8 @@ static int check_header(const Elf64_Ehdr *header, struct sm_error *err)
 	    header->e_machine != EM_X86_64)
 		return sm_error_set(err, ENOEXEC, "kernel: an ELF image, but not a 64-bit x86_64 one");
 	if (header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phnum == 0 || header->e_phnum > SEGMENTS_MAX)
-		return sm_error_set(err, ENOEXEC, "kernel: %u program headers of %u bytes, from 1 to %d of %zu are possible",
+		return sm_error_set(err, ENOEXEC,
+		                    "kernel: %u program headers of %u bytes, from 1 to %d of %zu are possible",
 		                    header->e_phnum, header->e_phentsize, SEGMENTS_MAX, sizeof(Elf64_Phdr));
 	return 0;
 }
@@ -50,8 +51,9 @@ static int load_segment(struct sm_x86_load *load, const Elf64_Phdr *segment, uns
 	               ? sm_memory_at_write(load->memory, segment->p_paddr, segment->p_filesz)
 	               : NULL;
 	if (!at)
-		return sm_error_set(err, E2BIG, "kernel: segment %u (%llu bytes at 0x%llx) is not within %llu MiB of RAM",
-		                    number, (unsigned long long)segment->p_memsz, (unsigned long long)segment->p_paddr,
+		return sm_error_set(err, E2BIG,
+		                    "kernel: segment %u (%llu bytes at 0x%llx) is not within %llu MiB of RAM", number,
+		                    (unsigned long long)segment->p_memsz, (unsigned long long)segment->p_paddr,
 		                    (unsigned long long)load->plan->memory_mib);
 	uint64_t end = segment->p_paddr + segment->p_memsz;
 	if (end > load->kernel_end)
@@ -117,12 +119,14 @@ int sm_x86_elf_load(struct sm_x86_load *load, struct sm_error *err)
 		if (segments[i].p_type == PT_NOTE)
 			code = find_entry(load, &segments[i], &found, err);
 	if (code == 0 && !found)
-		return sm_error_set(err, ENOEXEC, "kernel: an ELF image without a PVH entry note "
-		                                  "(XEN_ELFNOTE_PHYS32_ENTRY): Linux has one with CONFIG_PVH");
+		return sm_error_set(err, ENOEXEC,
+		                    "kernel: an ELF image without a PVH entry note "
+		                    "(XEN_ELFNOTE_PHYS32_ENTRY): Linux has one with CONFIG_PVH");
 	for (unsigned i = 0; i < header.e_phnum && code == 0; i++)
 		if (segments[i].p_type == PT_LOAD)
 			code = load_segment(load, &segments[i], i, err);
-	if (code == 0 && (load->entry < SM_X86_HIGH_START || load->entry >= load->kernel_end || load->entry > UINT32_MAX))
+	if (code == 0 &&
+	    (load->entry < SM_X86_HIGH_START || load->entry >= load->kernel_end || load->entry > UINT32_MAX))
 		return sm_error_set(err, ENOEXEC, "kernel: its PVH entry 0x%llx lies outside of it",
 		                    (unsigned long long)load->entry);
 	return code;

@@ -11,9 +11,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define HEAD_BYTES  1024
-#define PAGE        UINT64_C(4096)
-#define TABLES_MAX  (128u << 10)
+#define HEAD_BYTES   1024
+#define PAGE         UINT64_C(4096)
+#define TABLES_MAX   (128u << 10)
 #define CMDLINE_ROOM (SM_X86_LOW_END - SM_X86_CMDLINE_GPA)
 
 enum format {
@@ -30,8 +30,9 @@ static int sniff(const uint8_t *head, size_t len, enum format *ret_format, struc
 	} others[] = {
 		{ 56, 4, "ARM\x64", "an aarch64 Image, and this machine is x86_64" },
 		{ 0, 2, "\x1f\x8b", "compressed with gzip: unpack it first" },
-		{ 0, 6, "\xfd"
-		        "7zXZ",
+		{ 0, 6,
+		  "\xfd"
+		  "7zXZ",
 		  "compressed with xz: unpack it first" },
 		{ 0, 4, "\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first" },
 	};
@@ -106,11 +107,11 @@ static int load_initrd(struct sm_x86_load *load, int initrd_fd, uint64_t initrd_
 	if (initrd_max < top - 1)
 		top = initrd_max + 1;
 	if (bytes > top || (top - bytes) / PAGE * PAGE < load->kernel_end)
-		return sm_error_set(err, E2BIG,
-		                    "initramfs: %llu bytes do not fit between the kernel's end at 0x%llx and 0x%llx: give the "
-		                    "machine more memory_mib",
-		                    (unsigned long long)bytes, (unsigned long long)load->kernel_end,
-		                    (unsigned long long)top);
+		return sm_error_set(
+		    err, E2BIG,
+		    "initramfs: %llu bytes do not fit between the kernel's end at 0x%llx and 0x%llx: give the "
+		    "machine more memory_mib",
+		    (unsigned long long)bytes, (unsigned long long)load->kernel_end, (unsigned long long)top);
 	load->initrd_gpa = (top - bytes) / PAGE * PAGE;
 	load->initrd_bytes = bytes;
 	void *at = sm_memory_at_write(load->memory, load->initrd_gpa, bytes);
@@ -148,7 +149,8 @@ int sm_arch_load(const struct sm_plan *plan, struct sm_memory *memory, int kerne
 
 	uint64_t initrd_max = UINT32_MAX;
 	if (code == 0)
-		code = format == FORMAT_ELF ? sm_x86_elf_load(&load, err) : sm_x86_bzimage_load(&load, &initrd_max, err);
+		code =
+		    format == FORMAT_ELF ? sm_x86_elf_load(&load, err) : sm_x86_bzimage_load(&load, &initrd_max, err);
 	if (code == 0 && initrd_fd >= 0)
 		code = load_initrd(&load, initrd_fd, initrd_max, err);
 	if (code < 0)

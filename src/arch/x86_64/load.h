@@ -23,9 +23,9 @@ struct sm_x86_load {
 	const struct sm_plan *plan;
 	struct sm_memory *memory;
 	int kernel_fd;
-	uint64_t kernel_bytes; /* of the file */
-	uint64_t entry;        /* guest physical */
-	uint64_t kernel_end;   /* first byte after all that the kernel needs at the start */
+	uint64_t kernel_bytes;             /* of the file */
+	uint64_t entry;                    /* guest physical */
+	uint64_t kernel_end;               /* first byte after all that the kernel needs at the start */
 	uint64_t initrd_gpa, initrd_bytes; /* bytes 0: none */
 	uint64_t rsdp_gpa;
 	unsigned nmap;

@@ -5,9 +5,9 @@
 
 #include <stdint.h>
 
-/* Ports.  FADT (ACPI 6.4, 5.2.9): RESET_REG, SLEEP_CONTROL_REG and SLEEP_STATUS_REG, one byte each.  A guest that writes
- * RESET_VALUE to RESET_PORT wants a reset; one that writes SLEEP_S5_VALUE to SLEEP_CONTROL_PORT is off.  Anything else
- * written there is ignored, and all three read as zero (WAK_STS clear). */
+/* Ports.  FADT (ACPI 6.4, 5.2.9): RESET_REG, SLEEP_CONTROL_REG and SLEEP_STATUS_REG, one byte each.  A guest that
+ * writes RESET_VALUE to RESET_PORT wants a reset; one that writes SLEEP_S5_VALUE to SLEEP_CONTROL_PORT is off. Anything
+ * else written there is ignored, and all three read as zero (WAK_STS clear). */
 #define SM_X86_RESET_PORT         0x600u
 #define SM_X86_RESET_VALUE        0x01u
 #define SM_X86_SLEEP_CONTROL_PORT 0x604u
@@ -27,11 +27,11 @@
 #define SM_X86_LAPIC_BASE  UINT64_C(0xfee00000)
 
 /* Low memory, below 640 KiB: written before the first instruction, free for the guest after it has looked. */
-#define SM_X86_GDT_GPA        UINT64_C(0x1000)  /* for SM_HV_BOOT_LONG64 */
-#define SM_X86_START_INFO_GPA UINT64_C(0x2000)  /* hvm_start_info, module list, memory map */
-#define SM_X86_RNG_SEED_GPA   UINT64_C(0x3000)  /* setup_data */
-#define SM_X86_ZERO_PAGE_GPA  UINT64_C(0x7000)  /* boot_params */
-#define SM_X86_PAGE_TABLE_GPA UINT64_C(0x9000)  /* PML4, PDPT, 4 page directories */
+#define SM_X86_GDT_GPA        UINT64_C(0x1000) /* for SM_HV_BOOT_LONG64 */
+#define SM_X86_START_INFO_GPA UINT64_C(0x2000) /* hvm_start_info, module list, memory map */
+#define SM_X86_RNG_SEED_GPA   UINT64_C(0x3000) /* setup_data */
+#define SM_X86_ZERO_PAGE_GPA  UINT64_C(0x7000) /* boot_params */
+#define SM_X86_PAGE_TABLE_GPA UINT64_C(0x9000) /* PML4, PDPT, 4 page directories */
 #define SM_X86_CMDLINE_GPA    UINT64_C(0x20000)
 #define SM_X86_LOW_END        UINT64_C(0x9fc00) /* end of conventional memory */
 #define SM_X86_HIGH_START     UINT64_C(0x100000)

@@ -31,7 +31,8 @@ struct block {
 
 int sm_x86_pvh_boot(const struct sm_x86_load *load, struct sm_hv_boot *ret_boot, struct sm_error *err)
 {
-	_Static_assert(sizeof(struct start_info) == 56 && sizeof(struct module) == 32 && sizeof(struct memmap_entry) == 24,
+	_Static_assert(sizeof(struct start_info) == 56 && sizeof(struct module) == 32 &&
+	                   sizeof(struct memmap_entry) == 24,
 	               "no padding");
 	_Static_assert(SM_X86_START_INFO_GPA + sizeof(struct block) <= SM_X86_RNG_SEED_GPA, "room");
 	struct block block = {
