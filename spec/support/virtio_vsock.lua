@@ -57,7 +57,8 @@ function Peer:poll(keep)
 	if not parts then return nil end
 	local bytes = self.rx:data(parts, written)
 	local p = {}
-	p.src_cid, p.dst_cid, p.src_port, p.dst_port, p.len, p.type, p.op, p.flags, p.buf_alloc, p.fwd_cnt = HEADER:unpack(bytes)
+	p.src_cid, p.dst_cid, p.src_port, p.dst_port, p.len, p.type, p.op, p.flags, p.buf_alloc, p.fwd_cnt =
+		HEADER:unpack(bytes)
 	p.data = bytes:sub(45)
 	assert(#p.data == p.len, "header and used length differ")
 	if not keep then

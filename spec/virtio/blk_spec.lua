@@ -107,7 +107,11 @@ describe("the virtio block device", function()
 	it("marks what it writes, and only that", function()
 		local gpa = driver:alloc(3 * 4096, 4096)
 		device:write(gpa, header(IN, 0))
-		queue:add { { gpa = gpa, len = 16 }, { gpa = gpa + 4096, len = 512, write = true }, { gpa = gpa + 8192, len = 1, write = true } }
+		queue:add {
+			{ gpa = gpa, len = 16 },
+			{ gpa = gpa + 4096, len = 512, write = true },
+			{ gpa = gpa + 8192, len = 1, write = true },
+		}
 		queue:kick()
 		queue:pop()
 		assert.is_false(device:marked(gpa))
@@ -245,5 +249,19 @@ describe("the virtio block device", function()
 		assert.is_nil(none)
 		assert.matches("65536 bytes, this one has 512", message)
 		assert.equal("EBADMSG", code)
+	end)
+
+	it("tells a restored guest of a disk in a slot that was empty", function()
+		local empty <close> = assert(core.virtio_device("blk", {}))
+		virtio.start(empty, 1)
+		empty:pause()
+		local state = assert(empty:save())
+		assert(device:load(state))
+		local generation = driver:get "generation"
+		device:restored()
+		assert.equal(2, driver:get "interrupt_status")
+		assert.equal(1, device:irq(virtio.WAIT_MS))
+		assert.not_equal(generation, driver:get "generation")
+		assert.equal(disk_bytes // 512, device:mmio_read(0x100, 8))
 	end)
 end)

@@ -306,7 +306,9 @@ describe("a hostile virtio ring", function()
 		queue:write_desc(0, 0, 0, virtio.NEXT, 1)
 		queue:write_desc(1, 0x4000, 8, virtio.WRITE | virtio.NEXT, 2)
 		queue:write_desc(2, 0x1000, 32, virtio.INDIRECT | virtio.WRITE)
-		device:write(0x1000, ("<I8I4I2I2I8I4I2I2"):pack(0x5000, 8, virtio.WRITE | virtio.NEXT, 1, 0x100000000, 8, virtio.WRITE, 0))
+		local entry = "<I8I4I2I2"
+		device:write(0x1000, entry:pack(0x5000, 8, virtio.WRITE | virtio.NEXT, 1))
+		device:write(0x1010, entry:pack(0x100000000, 8, virtio.WRITE, 0))
 		queue.chains[0] = { indexes = {}, { gpa = 0x4000, len = 8, write = true } }
 		queue:offer(0)
 		driver:set("queue_notify", 0)

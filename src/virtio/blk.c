@@ -31,6 +31,7 @@ struct blk {
 	uint64_t bytes;
 	unsigned nsegments;
 	struct sm_disk_segment *segments; /* descriptors and memory are our own */
+	bool backed_now;                  /* the driver knows of an empty slot */
 };
 
 static struct blk *blk_of(struct sm_virtio *device)
@@ -210,7 +211,8 @@ static bool blk_process(struct sm_virtio *device)
 	return done == BATCH || bytes >= BATCH_BYTES;
 }
 
-/* A restored machine must find the disk that it was saved with; its content is named by digests above. */
+/* A restored machine must find the disk that it was saved with, whose content is named by digests above; only an empty
+ * slot may have got one since. */
 static void blk_save(struct sm_virtio *device, struct sm_buf *out)
 {
 	sm_put_u64(out, blk_of(device)->bytes);
@@ -218,11 +220,20 @@ static void blk_save(struct sm_virtio *device, struct sm_buf *out)
 
 static int blk_load(struct sm_virtio *device, struct sm_reader *in, struct sm_error *err)
 {
+	struct blk *blk = blk_of(device);
 	uint64_t bytes = sm_get_u64(in);
-	if (bytes != blk_of(device)->bytes)
+	if (bytes && bytes != blk->bytes)
 		return sm_error_set(err, EBADMSG, "block device: saved with a disk of %llu bytes, this one has %llu",
-		                    (unsigned long long)bytes, (unsigned long long)blk_of(device)->bytes);
+		                    (unsigned long long)bytes, (unsigned long long)blk->bytes);
+	blk->backed_now = bytes != blk->bytes;
 	return 0;
+}
+
+static void blk_restored(struct sm_virtio *device)
+{
+	if (blk_of(device)->backed_now)
+		sm_virtio_config_changed(device);
+	blk_of(device)->backed_now = false;
 }
 
 static void blk_close(struct sm_virtio *device)
@@ -243,6 +254,7 @@ static const struct sm_virtio_ops blk_ops = {
 	.process = blk_process,
 	.save = blk_save,
 	.load = blk_load,
+	.restored = blk_restored,
 	.close = blk_close,
 };
 
