@@ -73,7 +73,10 @@ local function resume(run, task)
 	end
 	run.tasks[task.co] = nil
 	run.count = run.count - 1
-	if not results[1] then error(results[2], 0) end
+	if not results[1] then
+		coroutine.close(task.co) -- one that died by an error has its to-be-closed variables still open
+		error(results[2], 0)
+	end
 	task.results = table.pack(table.unpack(results, 2, results.n))
 	for joiner in pairs(task.joiners) do
 		if run.waiting[joiner] then make_ready(run, joiner, table.pack(true)) end

@@ -153,7 +153,8 @@ int sm_channel_put_request(struct sm_buf *buf, enum sm_agent_kind kind, const st
 	if (body->failed == -ENOMEM)
 		return sm_error_sys(err, ENOMEM, "request to the guest's agent");
 	if (sm_buf_failed(body) || body->len > SM_AGENT_REQUEST_MAX)
-		return sm_error_set(err, E2BIG, "request to the guest's agent is larger than %u bytes", SM_AGENT_REQUEST_MAX);
+		return sm_error_set(err, E2BIG, "request to the guest's agent is larger than %u bytes",
+		                    SM_AGENT_REQUEST_MAX);
 	sm_put_u32(buf, 8);
 	sm_put_u16(buf, SM_AGENT_OPEN);
 	sm_put_u16(buf, 0);
@@ -194,8 +195,8 @@ int sm_channel_parse_header(const uint8_t header[SM_AGENT_HEADER], unsigned *ret
 	*ret_len = sm_get_u32(&reader);
 	*ret_type = sm_get_u16(&reader);
 	if (*ret_len > SM_AGENT_PAYLOAD_MAX || sm_get_u16(&reader))
-		return sm_error_set(err, EBADMSG, "the guest's agent sent a malformed frame: type %u, %zu bytes", *ret_type,
-		                    *ret_len);
+		return sm_error_set(err, EBADMSG, "the guest's agent sent a malformed frame: type %u, %zu bytes",
+		                    *ret_type, *ret_len);
 	return 0;
 }
 
@@ -212,7 +213,9 @@ int sm_channel_send(struct sm_channel *channel, enum sm_agent_frame type, const 
                     struct sm_error *err)
 {
 	uint8_t header[SM_AGENT_HEADER] = {
-		(uint8_t)len, (uint8_t)(len >> 8), (uint8_t)(len >> 16), 0, (uint8_t)type, (uint8_t)((unsigned)type >> 8),
+		(uint8_t)len,         (uint8_t)(len >> 8),
+		(uint8_t)(len >> 16), 0,
+		(uint8_t)type,        (uint8_t)((unsigned)type >> 8),
 	};
 	int code = send_all(channel, header, sizeof header, err);
 	return code < 0 ? code : send_all(channel, payload, len, err);

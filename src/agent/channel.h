@@ -51,7 +51,8 @@ int sm_channel_expect(struct sm_channel *channel, enum sm_agent_frame type, stru
 /* Shared with process.c: a frame's header and payload appended; the request's frames appended; the error that an
  * ERROR frame's payload means. */
 void sm_channel_put_frame(struct sm_buf *buf, enum sm_agent_frame type, const void *payload, size_t len);
-int sm_channel_put_request(struct sm_buf *buf, enum sm_agent_kind kind, const struct sm_buf *body, struct sm_error *err);
+int sm_channel_put_request(struct sm_buf *buf, enum sm_agent_kind kind, const struct sm_buf *body,
+                           struct sm_error *err);
 int sm_channel_guest_error(const void *payload, size_t len, struct sm_error *err);
 /* -EBADMSG when these 8 bytes are not the header of a frame. */
 int sm_channel_parse_header(const uint8_t header[SM_AGENT_HEADER], unsigned *ret_type, size_t *ret_len,

@@ -11,7 +11,8 @@ static int wrong_frame(unsigned type, size_t len, struct sm_error *err)
 	return sm_error_set(err, EBADMSG, "the guest's agent sent a wrong frame: type %u, %zu bytes", type, len);
 }
 
-static int take_end(const void *payload, size_t len, uint64_t size, struct sm_agent_file *ret_file, struct sm_error *err)
+static int take_end(const void *payload, size_t len, uint64_t size, struct sm_agent_file *ret_file,
+                    struct sm_error *err)
 {
 	struct sm_reader reader;
 	sm_reader_init(&reader, payload, len);

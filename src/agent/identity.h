@@ -18,7 +18,8 @@ int sm_agent_identity_send(int fd_taken, const struct sm_agent_identity *identit
 /* The host's time now, and fresh random bytes, to a running machine. */
 int sm_agent_identity(struct sm_control *control, int timeout_ms, struct sm_error *err);
 
-/* SM_AGENT_PING: the agent lives.  SM_AGENT_SYNC: what was written is on the disks.  SM_AGENT_SHUTDOWN: it powers off. */
+/* SM_AGENT_PING: the agent lives.  SM_AGENT_SYNC: what was written is on the disks.  SM_AGENT_SHUTDOWN: it powers off.
+ */
 int sm_agent_command(int fd_taken, enum sm_agent_kind command, const struct sm_agent_wait *wait, struct sm_error *err);
 
 #endif

@@ -42,7 +42,7 @@ static void put_strings(struct sm_buf *body, const char *const *strings)
 static void put_exec(struct sm_buf *body, const struct sm_agent_exec *exec)
 {
 	sm_put_u32(body, (exec->tty ? SM_AGENT_EXEC_TTY : 0) | (exec->takes_stdin ? SM_AGENT_EXEC_STDIN : 0) |
-	                         (exec->merge_stderr ? SM_AGENT_EXEC_MERGE_STDERR : 0));
+	                     (exec->merge_stderr ? SM_AGENT_EXEC_MERGE_STDERR : 0));
 	sm_put_u16(body, exec->rows);
 	sm_put_u16(body, exec->columns);
 	sm_put_u32(body, exec->timeout_ms);
@@ -129,7 +129,8 @@ static int fail(struct sm_agent_process *process)
 static void flush(struct sm_agent_process *process)
 {
 	while (process->waiting.len && !ended(process)) {
-		ssize_t sent = send(process->fd, process->waiting.data, process->waiting.len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent =
+		    send(process->fd, process->waiting.data, process->waiting.len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 && errno == EAGAIN)
@@ -146,8 +147,8 @@ static void flush(struct sm_agent_process *process)
 
 static int malformed(struct sm_agent_process *process, unsigned type, size_t len)
 {
-	return sm_error_set(&process->failure, EBADMSG, "the guest's agent sent a wrong frame: type %u, %zu bytes", type,
-	                    len);
+	return sm_error_set(&process->failure, EBADMSG, "the guest's agent sent a wrong frame: type %u, %zu bytes",
+	                    type, len);
 }
 
 static int take_exit(struct sm_agent_process *process, struct sm_reader *reader)
@@ -176,14 +177,28 @@ static int take_frame(struct sm_agent_process *process, unsigned type, const uin
 	/* Sizes are exact; nothing but input's bookkeeping comes before STARTED. */
 	bool right;
 	switch (type) {
-	case SM_AGENT_STARTED: right = len == 4 && !process->pid; break;
-	case SM_AGENT_STDOUT: right = process->pid; break;
-	case SM_AGENT_STDERR: right = process->pid && !process->tty; break;
-	case SM_AGENT_CREDIT: right = len == 4; break;
-	case SM_AGENT_STDIN_CLOSED: right = len == 0; break;
-	case SM_AGENT_EXIT: right = len == EXIT_BYTES && process->pid; break;
-	case SM_AGENT_ERROR: return sm_channel_guest_error(payload, len, &process->failure);
-	default: right = false;
+	case SM_AGENT_STARTED:
+		right = len == 4 && !process->pid;
+		break;
+	case SM_AGENT_STDOUT:
+		right = process->pid;
+		break;
+	case SM_AGENT_STDERR:
+		right = process->pid && !process->tty;
+		break;
+	case SM_AGENT_CREDIT:
+		right = len == 4;
+		break;
+	case SM_AGENT_STDIN_CLOSED:
+		right = len == 0;
+		break;
+	case SM_AGENT_EXIT:
+		right = len == EXIT_BYTES && process->pid;
+		break;
+	case SM_AGENT_ERROR:
+		return sm_channel_guest_error(payload, len, &process->failure);
+	default:
+		right = false;
 	}
 	if (!right)
 		return malformed(process, type, len);
@@ -191,8 +206,10 @@ static int take_frame(struct sm_agent_process *process, unsigned type, const uin
 	case SM_AGENT_STARTED:
 		process->pid = sm_get_u32(&reader);
 		return process->pid ? 0 : malformed(process, type, len);
-	case SM_AGENT_STDOUT: return sm_buf_append(&process->out, payload, len);
-	case SM_AGENT_STDERR: return sm_buf_append(&process->err, payload, len);
+	case SM_AGENT_STDOUT:
+		return sm_buf_append(&process->out, payload, len);
+	case SM_AGENT_STDERR:
+		return sm_buf_append(&process->err, payload, len);
 	case SM_AGENT_CREDIT: {
 		uint32_t more = sm_get_u32(&reader);
 		if (more > SM_AGENT_STDIN_WINDOW - process->credit)
@@ -203,7 +220,8 @@ static int take_frame(struct sm_agent_process *process, unsigned type, const uin
 	case SM_AGENT_STDIN_CLOSED:
 		process->stdin_open = false;
 		return 0;
-	default: return take_exit(process, &reader);
+	default:
+		return take_exit(process, &reader);
 	}
 }
 
@@ -230,7 +248,8 @@ static int parse(struct sm_agent_process *process)
 /* 1: more may be there; 0: not now; or -errno with process->failure. */
 static int receive(struct sm_agent_process *process)
 {
-	ssize_t got = recv(process->fd, process->in + process->in_len, sizeof process->in - process->in_len, MSG_DONTWAIT);
+	ssize_t got =
+	    recv(process->fd, process->in + process->in_len, sizeof process->in - process->in_len, MSG_DONTWAIT);
 	if (got < 0 && errno == EINTR)
 		return 1;
 	if (got < 0 && errno == EAGAIN)

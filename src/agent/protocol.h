@@ -12,8 +12,8 @@
  *   WRITE_FILE  OK when the file is open; the host sends DATA frames and DATA_END; OK when the file is in place
  *   the others  OK
  *
- * or ERROR in place of any of these, as the last frame.  After its last frame the guest shuts its side and waits for the
- * host to close.  A host that closes earlier takes the request back: an EXEC's processes are killed, a half-written
+ * or ERROR in place of any of these, as the last frame.  After its last frame the guest shuts its side and waits for
+ * the host to close.  A host that closes earlier takes the request back: an EXEC's processes are killed, a half-written
  * file is removed.
  *
  * Standard input is sent against a window of SM_AGENT_STDIN_WINDOW bytes which CREDIT frames refill as the process
@@ -67,9 +67,9 @@ enum sm_agent_frame {
 
 enum sm_agent_kind {
 	SM_AGENT_EXEC = 1,   /* u32 flags SM_AGENT_EXEC_*, u16 rows, u16 columns, u32 timeout in ms (0: none),
-	                        string cwd (empty: "/"), string user (empty: root; NAME or UID, then optionally :GROUP or :GID),
-	                        u32 count and that many limits: u32 SM_AGENT_LIMIT_*, u64 soft, u64 hard (all ones: none),
-	                        u32 count and that many strings argv, u32 count and that many strings NAME=VALUE */
+	                        string cwd (empty: "/"), string user (empty: root; NAME or UID, then optionally :GROUP or
+	                        :GID),   u32 count and that many limits: u32 SM_AGENT_LIMIT_*, u64 soft, u64 hard (all ones:
+	                        none),   u32 count and that many strings argv, u32 count and that many strings NAME=VALUE */
 	SM_AGENT_CONNECT,    /* string numeric address (empty: 127.0.0.1), u16 TCP port */
 	SM_AGENT_READ_FILE,  /* string path, u64 most bytes */
 	SM_AGENT_WRITE_FILE, /* string path, u32 mode (permission bits) */

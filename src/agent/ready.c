@@ -38,8 +38,8 @@ static int read_hello(struct sm_channel *channel, struct sm_agent_hello *ret_hel
 	sm_reader_init(&reader, payload, len);
 	ret_hello->version = sm_get_u16(&reader);
 	if (type == SM_AGENT_HELLO && !reader.failed && ret_hello->version != SM_AGENT_VERSION)
-		return sm_error_set(err, EPROTO, "the guest's agent speaks protocol version %u, not %u", ret_hello->version,
-		                    SM_AGENT_VERSION);
+		return sm_error_set(err, EPROTO, "the guest's agent speaks protocol version %u, not %u",
+		                    ret_hello->version, SM_AGENT_VERSION);
 	sm_get_str(&reader, ret_hello->kernel, sizeof ret_hello->kernel);
 	if (type != SM_AGENT_HELLO || reader.failed || !sm_reader_at_end(&reader))
 		return sm_error_set(err, EBADMSG, "the guest's agent sent a malformed HELLO frame");

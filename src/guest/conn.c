@@ -75,14 +75,15 @@ static void watch(struct sm_conn *conn)
 static void flush(struct sm_conn *conn)
 {
 	while (conn->out_len && !conn->broken) {
-		ssize_t sent = send(conn->socket.fd, conn->out + conn->out_start, conn->out_len,
-		                    MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent =
+		    send(conn->socket.fd, conn->out + conn->out_start, conn->out_len, MSG_NOSIGNAL | MSG_DONTWAIT);
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			break;
 		if (sent < 0) {
-			/* Not ended here, in the middle of somebody's work: the read that follows sees an end of file. */
+			/* Not ended here, in the middle of somebody's work: the read that follows sees an end of file.
+			 */
 			conn->broken = true;
 			conn->out_len = 0;
 			shutdown(conn->socket.fd, SHUT_RDWR);

@@ -11,8 +11,8 @@
 struct sm_conn_ops {
 	void (*frame)(struct sm_conn *conn, unsigned type, uint8_t *payload, size_t len);
 	void (*room)(struct sm_conn *conn); /* there is room for output again; may be NULL */
-	/* The request has ended, by sm_conn_finish or sm_conn_fail, or because the host has gone: release conn->request.
-	 * Called once. */
+	/* The request has ended, by sm_conn_finish or sm_conn_fail, or because the host has gone: release
+	 * conn->request. Called once. */
 	void (*over)(struct sm_conn *conn);
 };
 

@@ -31,16 +31,26 @@ struct request {
 static int resource_of(uint32_t kind)
 {
 	switch (kind) {
-	case SM_AGENT_LIMIT_ADDRESS_SPACE: return RLIMIT_AS;
-	case SM_AGENT_LIMIT_CORE: return RLIMIT_CORE;
-	case SM_AGENT_LIMIT_CPU: return RLIMIT_CPU;
-	case SM_AGENT_LIMIT_DATA: return RLIMIT_DATA;
-	case SM_AGENT_LIMIT_FILE_SIZE: return RLIMIT_FSIZE;
-	case SM_AGENT_LIMIT_LOCKED: return RLIMIT_MEMLOCK;
-	case SM_AGENT_LIMIT_OPEN_FILES: return RLIMIT_NOFILE;
-	case SM_AGENT_LIMIT_PROCESSES: return RLIMIT_NPROC;
-	case SM_AGENT_LIMIT_STACK: return RLIMIT_STACK;
-	default: return -1;
+	case SM_AGENT_LIMIT_ADDRESS_SPACE:
+		return RLIMIT_AS;
+	case SM_AGENT_LIMIT_CORE:
+		return RLIMIT_CORE;
+	case SM_AGENT_LIMIT_CPU:
+		return RLIMIT_CPU;
+	case SM_AGENT_LIMIT_DATA:
+		return RLIMIT_DATA;
+	case SM_AGENT_LIMIT_FILE_SIZE:
+		return RLIMIT_FSIZE;
+	case SM_AGENT_LIMIT_LOCKED:
+		return RLIMIT_MEMLOCK;
+	case SM_AGENT_LIMIT_OPEN_FILES:
+		return RLIMIT_NOFILE;
+	case SM_AGENT_LIMIT_PROCESSES:
+		return RLIMIT_NPROC;
+	case SM_AGENT_LIMIT_STACK:
+		return RLIMIT_STACK;
+	default:
+		return -1;
 	}
 }
 
@@ -123,7 +133,8 @@ static int open_pipe(int mine, int *ret_mine, int *ret_theirs)
 	return fcntl(ends[mine], F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-static int open_terminal(const struct request *request, const struct sm_user *user, struct sm_exec_fds *fds, int *theirs)
+static int open_terminal(const struct request *request, const struct sm_user *user, struct sm_exec_fds *fds,
+                         int *theirs)
 {
 	fds->output = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (fds->output < 0 || grantpt(fds->output) < 0 || unlockpt(fds->output) < 0)
@@ -259,8 +270,15 @@ static void start(struct sm_conn *conn, struct request *request)
 	if (code == 0)
 		code = exec->tty ? open_terminal(request, &user, &fds, theirs) : open_pipes(request, &fds, theirs);
 	struct sm_spawn spawn = {
-		.argv = request->argv, .env = request->env, .cwd = cwd, .user = &user, .in = theirs[0],
-		.out = theirs[1], .err = theirs[2], .tty = exec->tty, .cgroup_fd = cgroup_fd,
+		.argv = request->argv,
+		.env = request->env,
+		.cwd = cwd,
+		.user = &user,
+		.in = theirs[0],
+		.out = theirs[1],
+		.err = theirs[2],
+		.tty = exec->tty,
+		.cgroup_fd = cgroup_fd,
 	};
 	put_limits(conn->agent, request, &spawn);
 	if (code == 0) {

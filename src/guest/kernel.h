@@ -5,9 +5,9 @@
 #include <stdint.h>
 #include <sys/ioctl.h>
 
-#define SM_AF_VSOCK    40
-#define SM_CID_ANY     0xffffffffu
-#define SM_CID_HOST    2u
+#define SM_AF_VSOCK 40
+#define SM_CID_ANY  0xffffffffu
+#define SM_CID_HOST 2u
 
 /* linux/vm_sockets.h: struct sockaddr_vm */
 struct sm_sockaddr_vm {

@@ -70,8 +70,9 @@ static int mount_upper(const struct sm_options *options, struct sm_failure *fail
 static int mount_overlay(unsigned count, struct sm_failure *failure)
 {
 	char data[2048];
-	size_t len = (size_t)snprintf(data, sizeof data, "index=off,metacopy=off,upperdir=/upper/data,workdir=/upper/work,"
-	                                                 "lowerdir=");
+	size_t len = (size_t)snprintf(data, sizeof data,
+	                              "index=off,metacopy=off,upperdir=/upper/data,workdir=/upper/work,"
+	                              "lowerdir=");
 	for (unsigned i = count; i >= 1; i--)
 		len += (size_t)snprintf(data + len, sizeof data - len, i > 1 ? "%u:" : "%u", i);
 	if (sm_mounts_folder(NEW_ROOT, 0755, failure) < 0)
@@ -116,7 +117,8 @@ int sm_root_switch(const struct sm_options *options, bool *ret_image, struct sm_
 	if (mount_layers(disk, count, failure) < 0 || mount_upper(options, failure) < 0 ||
 	    mount_overlay(count, failure) < 0)
 		return -1;
-	if (move_mount_to("/dev", failure) < 0 || move_mount_to("/proc", failure) < 0 || move_mount_to("/sys", failure) < 0)
+	if (move_mount_to("/dev", failure) < 0 || move_mount_to("/proc", failure) < 0 ||
+	    move_mount_to("/sys", failure) < 0)
 		return -1;
 	/* The initramfs cannot be unmounted, so not pivot_root(2): the new root is moved over the old one. */
 	if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)

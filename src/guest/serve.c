@@ -40,7 +40,10 @@ static void children_ready(struct sm_source *source, uint32_t events)
 int sm_agent_init(struct sm_agent *agent, bool machine)
 {
 	*agent = (struct sm_agent){
-		.listener.fd = -1, .children.fd = -1, .greeting.fd = -1, .machine = machine,
+		.listener.fd = -1,
+		.children.fd = -1,
+		.greeting.fd = -1,
+		.machine = machine,
 	};
 	if (getrlimit(RLIMIT_NOFILE, &agent->open_files) < 0)
 		return -errno;

@@ -23,7 +23,10 @@ char *sm_wire_string(struct sm_wire *wire);
 /* A length and that many bytes, borrowed. */
 const uint8_t *sm_wire_bytes(struct sm_wire *wire, size_t *ret_len);
 /* Everything was there, and nothing else. */
-static inline bool sm_wire_ended(const struct sm_wire *wire) { return !wire->failed && wire->left == 0; }
+static inline bool sm_wire_ended(const struct sm_wire *wire)
+{
+	return !wire->failed && wire->left == 0;
+}
 
 /* Each returns the place after what it wrote. */
 uint8_t *sm_wire_put_u16(uint8_t *at, uint16_t value);

@@ -17,9 +17,9 @@
 #define FILE_MAX         (INT64_C(1) << 40)
 
 struct request {
-	int fd;      /* taken by the call */
+	int fd; /* taken by the call */
 	int timeout_ms;
-	char *text;  /* path, address or host name; NULL: none */
+	char *text; /* path, address or host name; NULL: none */
 	uint8_t *data;
 	size_t len;
 	int64_t number; /* most bytes, mode, port, clock or command */
@@ -110,7 +110,8 @@ static int read_run(struct sm_op *op, void *arg, struct sm_error *err)
 	struct request *request = arg;
 	struct sm_agent_wait wait = wait_of(op, request);
 	sm_buf_init(&request->content, (size_t)request->number);
-	return sm_agent_read_file(sm_fd_take(&request->fd), request->text, &wait, &request->content, &request->file, err);
+	return sm_agent_read_file(sm_fd_take(&request->fd), request->text, &wait, &request->content, &request->file,
+	                          err);
 }
 
 static int read_push(lua_State *L, void *arg)

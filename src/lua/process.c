@@ -43,16 +43,11 @@ static const struct limit_name {
 	const char *name;
 	enum sm_agent_limit_kind kind;
 } limit_names[] = {
-	{ "memory_bytes", SM_AGENT_LIMIT_MEMORY },
-	{ "address_space_bytes", SM_AGENT_LIMIT_ADDRESS_SPACE },
-	{ "core_bytes", SM_AGENT_LIMIT_CORE },
-	{ "cpu_s", SM_AGENT_LIMIT_CPU },
-	{ "data_bytes", SM_AGENT_LIMIT_DATA },
-	{ "file_bytes", SM_AGENT_LIMIT_FILE_SIZE },
-	{ "locked_bytes", SM_AGENT_LIMIT_LOCKED },
-	{ "open_files", SM_AGENT_LIMIT_OPEN_FILES },
-	{ "processes", SM_AGENT_LIMIT_PROCESSES },
-	{ "stack_bytes", SM_AGENT_LIMIT_STACK },
+	{ "memory_bytes", SM_AGENT_LIMIT_MEMORY }, { "address_space_bytes", SM_AGENT_LIMIT_ADDRESS_SPACE },
+	{ "core_bytes", SM_AGENT_LIMIT_CORE },     { "cpu_s", SM_AGENT_LIMIT_CPU },
+	{ "data_bytes", SM_AGENT_LIMIT_DATA },     { "file_bytes", SM_AGENT_LIMIT_FILE_SIZE },
+	{ "locked_bytes", SM_AGENT_LIMIT_LOCKED }, { "open_files", SM_AGENT_LIMIT_OPEN_FILES },
+	{ "processes", SM_AGENT_LIMIT_PROCESSES }, { "stack_bytes", SM_AGENT_LIMIT_STACK },
 };
 
 /* The string on the stack top, without NUL bytes; popped and anchored. */
@@ -189,8 +184,8 @@ _Static_assert(sizeof limit_names / sizeof *limit_names <= SM_AGENT_LIMITS_MAX, 
 static void decode(lua_State *L, int table, struct request *request)
 {
 	static const char *const known[] = {
-		"argv", "env",   "cwd",          "user",       "tty",    "rows", "columns",
-		"stdin", "merge_stderr", "timeout_ms", "limits", NULL,
+		"argv",    "env",   "cwd",          "user",       "tty",    "rows",
+		"columns", "stdin", "merge_stderr", "timeout_ms", "limits", NULL,
 	};
 	luaL_checktype(L, table, LUA_TTABLE);
 	sm_lua_options_check(L, table, known);
@@ -285,9 +280,9 @@ static void push_exit(lua_State *L, const struct sm_agent_exit *result)
 	}
 }
 
-/* step() -> { stdout = bytes, stderr = bytes, started = pid (once), exit = {code | signal, duration_ms, user_ms, system_ms,
- * max_rss_bytes, timed_out} }, each where there is one; or nil, message, code: it could not be started, or the agent is
- * gone. */
+/* step() -> { stdout = bytes, stderr = bytes, started = pid (once), exit = {code | signal, duration_ms, user_ms,
+ * system_ms, max_rss_bytes, timed_out} }, each where there is one; or nil, message, code: it could not be started, or
+ * the agent is gone. */
 static int process_step(lua_State *L)
 {
 	struct process *process = check(L);

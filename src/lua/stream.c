@@ -87,10 +87,7 @@ static int stream_shutdown(lua_State *L)
 }
 
 static const luaL_Reg methods[] = {
-	{ "fd", stream_fd },
-	{ "read", stream_read },
-	{ "write", stream_write },
-	{ "shutdown", stream_shutdown },
+	{ "fd", stream_fd }, { "read", stream_read }, { "write", stream_write }, { "shutdown", stream_shutdown },
 	{ NULL, NULL },
 };
 static const struct sm_lua_class stream_class = {
