@@ -41,7 +41,8 @@ describe("a layer's EROFS image", function()
 		assert.are.same({ "fifo", 384 }, { paths.fifo.kind, paths.fifo.mode })
 		assert.are.equal(("x"):rep(5000), paths["implied/deep/file"].data)
 		local implied = paths["implied/deep"]
-		assert.are.same({ "directory", 493, 0, 0, 0 }, { implied.kind, implied.mode, implied.uid, implied.gid, implied.mtime })
+		assert.are.same({ "directory", 493, 0, 0, 0 },
+			{ implied.kind, implied.mode, implied.uid, implied.gid, implied.mtime })
 		assert.is_not_nil(paths[("n"):rep(255)])
 		assert.are.equal(13, stats.tar_entries)
 		assert.are.equal(13, stats.inodes)

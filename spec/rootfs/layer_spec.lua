@@ -30,9 +30,11 @@ describe("baking a layer", function()
 			{ "an absolute path with ..", "add('/../x')", "EBADMSG", { "entry '/../x'" } },
 			{ "a path through a symlink", "add('s', 'symlink', to='/etc'); add('s/passwd')", "EBADMSG",
 				{ "entry 's/passwd'", "symlink 's'" } },
-			{ "a directory through a symlink", "add('s', 'symlink', to='d'); add('s/d', 'dir')", "EBADMSG", { "symlink 's'" } },
+			{ "a directory through a symlink", "add('s', 'symlink', to='d'); add('s/d', 'dir')", "EBADMSG",
+				{ "symlink 's'" } },
 			{ "a whiteout through a symlink", "add('s', 'symlink', to='d'); add('s/.wh.x')", "EBADMSG", { "symlink 's'" } },
-			{ "an opaque mark in a symlink", "add('s', 'symlink', to='d'); add('s/.wh..wh..opq')", "EBADMSG", { "symlink 's'" } },
+			{ "an opaque mark in a symlink", "add('s', 'symlink', to='d'); add('s/.wh..wh..opq')", "EBADMSG",
+				{ "symlink 's'" } },
 			{ "a path through a file", "add('f'); add('f/x')", "EBADMSG", { "entry 'f/x'", "'f', which is no directory" } },
 			{ "the root as a symlink", "add('.', 'symlink', to='/etc')", "EBADMSG", { "entry '.'", "root" } },
 			{ "the root as a file", "add('./', 'fifo')", "EBADMSG", { "root" } },
@@ -61,13 +63,10 @@ describe("baking a layer", function()
 			{ "a device number out of range", "add('b', 'block', dev=(4096, 0))", "EBADMSG", { "entry 'b'", "4096/0" } },
 			{ "an owner out of range", "add('f', pax={'uid': '4294967295'})", "EBADMSG", { "entry 'f'", "4294967295" } },
 			{ "a negative owner", "add('f', pax={'uid': '-1'})", "EBADMSG", { "entry 'f'" } },
-			{ "a file over 16 TiB", "add('f', pax={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'f', "
-				.. "'GNU.sparse.realsize': str(2**45)}, data='1\\n0\\n0\\n'.ljust(512, '\\0'))", "EFBIG", { "entry 'f'" } },
-			{ "a sparse map out of order", "add('f', pax={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'f', "
-				.. "'GNU.sparse.realsize': '9999'}, data='2\\n5000\\n10\\n0\\n10\\n'.ljust(512, '\\0') + 'x' * 20)", "EBADMSG",
+			{ "a file over 16 TiB", "sparse('f', 2**45, '1 0 0')", "EFBIG", { "entry 'f'" } },
+			{ "a sparse map out of order", "sparse('f', 9999, '2 5000 10 0 10', 'x' * 20)", "EBADMSG",
 				{ "entry 'f'", "out of order" } },
-			{ "a sparse map past the end", "add('f', pax={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'f', "
-				.. "'GNU.sparse.realsize': '100'}, data='1\\n5000\\n10\\n'.ljust(512, '\\0') + 'x' * 10)", "EBADMSG",
+			{ "a sparse map past the end", "sparse('f', 100, '1 5000 10', 'x' * 10)", "EBADMSG",
 				{ "entry 'f'", "past the file's end" } },
 		}
 		for _, case in ipairs(REFUSED) do
@@ -85,11 +84,7 @@ describe("baking a layer", function()
 			layer.tar(tar, "for i in range(50):\n add('same')")
 			assert_refused("E2BIG", { "40 entries" }, { max_entries = 40 })
 			-- a sparse file takes whole chunks
-			layer.tar(tar, [[
-				for i in range(20):
-					add('f%d' % i, pax={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'f%d' % i,
-						'GNU.sparse.realsize': str(5 << 30)}, data='1\n5000\n1\n'.ljust(512, '\0') + 'x')
-			]])
+			layer.tar(tar, "for i in range(20):\n sparse('f%d' % i, 5 << 30, '1 5000 1', 'x')")
 			assert_refused("EFBIG", { "limit of 2000000 bytes" }, { max_bytes = 2000000 })
 			assert.is_truthy(layer.bake(tar, image, { max_bytes = 8000000 }))
 		end)
@@ -230,8 +225,7 @@ describe("baking a layer", function()
 			add('d/l', 'link', to='d/f')
 			add('s', 'symlink', to='d/f')
 			add('d/.wh.gone')
-			add('sparse', pax={'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'sparse',
-				'GNU.sparse.realsize': '99999'}, data='2\n0\n10\n50000\n10\n'.ljust(512, '\0') + 'x' * 20)
+			sparse('sparse', 99999, '2 0 10 50000 10', 'x' * 20)
 			add('long' * 60 + '/name')
 			add('c', 'char', dev=(1, 3))
 		]])

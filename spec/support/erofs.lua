@@ -128,7 +128,7 @@ function methods:entries(node)
 	return list
 end
 
--- Everything below the root by path ("" is the root), after checks that every image must pass: "." and "..", kinds, links.
+-- Everything by path ("" is the root), after checks that every image must pass: "." and "..", kinds, links.
 function methods:tree()
 	local paths, nodes, links = {}, {}, {}
 	local function visit(nid, path, parent)

@@ -22,9 +22,14 @@ def add(name, kind='file', data=b'', mode=None, uid=0, gid=0, mtime=0, to='', de
         info.pax_headers['SCHILY.xattr.' + key] = value.encode('latin-1').decode('utf-8', 'surrogateescape')
     info.pax_headers.update(pax)
     tar.addfile(info, io.BytesIO(data))
+def sparse(name, size, map, data=''):  # GNU's format 1.0: the map is text before the content
+    pax = dict(major='1', minor='0', name=name, realsize=str(size))
+    add('sparse-' + name, data=(map.replace(' ', '\n') + '\n').ljust(512, '\0') + data,
+        pax={'GNU.sparse.' + key: value for key, value in pax.items()})
 ]]
 
--- Write a tar with Python's tarfile: `code` calls add(name, kind, ...).  options: mode ("w", "w:gz"), format.
+-- Write a tar with Python's tarfile: `code` calls add(name, kind, ...) and sparse(name, size, map, data).
+-- options: mode ("w", "w:gz"), format.
 function layer.tar(path, code, options)
 	options = options or {}
 	local script = path .. ".py"

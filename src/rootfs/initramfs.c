@@ -87,26 +87,15 @@ static int put_file(struct writer *writer, uint64_t size, int fd, struct sm_erro
 	return 0;
 }
 
-/* Add to the tree; *ret_new says whether the path was not there yet (its parents are). */
-static int note(struct writer *writer, const char *path, uint32_t mode, bool *ret_new, struct sm_error *err)
-{
-	struct sm_tree_attributes attributes = { .mode = mode, .target = "" };
-	struct sm_tree_node *node;
-	uint32_t before = writer->tree->nnames;
-	int code = sm_tree_add(writer->tree, path, &attributes, &node, err);
-	*ret_new = writer->tree->nnames != before;
-	return code;
-}
-
 static int put_parents(struct writer *writer, const char *path, struct sm_error *err)
 {
 	char parent[SM_TREE_PATH_MAX];
 	for (const char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
-		bool fresh;
+		uint32_t before = writer->tree->nnames;
 		memcpy(parent, path, (size_t)(slash - path));
 		parent[slash - path] = 0;
-		int code = note(writer, parent, S_IFDIR | 0755, &fresh, err);
-		if (code == 0 && fresh)
+		int code = sm_tree_directory(writer->tree, parent, err);
+		if (code == 0 && writer->tree->nnames != before)
 			code = put_header(writer, parent, S_IFDIR | 0755, 0, NULL, err);
 		if (code < 0)
 			return code;
@@ -134,7 +123,8 @@ static int put_entry(struct writer *writer, const struct sm_initramfs_entry *fro
 {
 	char path[SM_TREE_PATH_MAX];
 	uint64_t size;
-	bool fresh;
+	struct sm_tree_attributes attributes = { .mode = from->mode, .target = "" };
+	struct sm_tree_node *node;
 	int code = sm_tree_path_clean(from->path, "path", path, err);
 	if (code == 0)
 		code = entry_size(from, &size, err);
@@ -142,9 +132,11 @@ static int put_entry(struct writer *writer, const struct sm_initramfs_entry *fro
 		code = sm_error_set(err, EINVAL, "the root needs no entry");
 	if (code == 0)
 		code = put_parents(writer, path, err);
+	/* Its parents are there, so that a new path is one more name. */
+	uint32_t before = writer->tree->nnames;
 	if (code == 0)
-		code = note(writer, path, from->mode, &fresh, err);
-	if (code == 0 && !fresh)
+		code = sm_tree_add(writer->tree, path, &attributes, &node, err);
+	if (code == 0 && writer->tree->nnames == before)
 		code = sm_error_set(err, EINVAL, "given twice");
 	if (code == 0)
 		code = put_header(writer, path, from->mode, size, from, err);

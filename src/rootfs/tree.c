@@ -282,18 +282,30 @@ int sm_tree_hide(struct sm_tree *tree, const char *path, struct sm_error *err)
 	return code;
 }
 
+static int make_directory(struct sm_tree *tree, const char *path, struct sm_tree_name **ret_name, struct sm_error *err)
+{
+	struct sm_tree_node *directory;
+	int code = walk(tree, path, ret_name, err);
+	return code < 0 || !*ret_name ? code : directory_at(tree, *ret_name, &directory, err);
+}
+
+int sm_tree_directory(struct sm_tree *tree, const char *path, struct sm_error *err)
+{
+	struct sm_tree_name *name;
+	return make_directory(tree, path, &name, err);
+}
+
 int sm_tree_opaque(struct sm_tree *tree, const char *path, struct sm_error *err)
 {
 	struct sm_tree_name *name;
-	struct sm_tree_node *directory;
-	int code = walk(tree, path, &name, err);
-	if (code == 0 && !name)
-		tree->root->opaque = true;
-	else if (code == 0)
-		code = directory_at(tree, name, &directory, err);
-	if (code == 0 && name)
+	int code = make_directory(tree, path, &name, err);
+	if (code < 0)
+		return code;
+	if (name)
 		name->hides_lower = true;
-	return code;
+	else
+		tree->root->opaque = true;
+	return 0;
 }
 
 int sm_tree_new(size_t max_bytes, uint32_t max_names, struct sm_tree **ret_tree, struct sm_error *err)

@@ -114,6 +114,8 @@ int sm_tree_add(struct sm_tree *tree, const char *path, const struct sm_tree_att
 int sm_tree_link(struct sm_tree *tree, const char *path, const char *target, struct sm_error *err);
 /* Hide what lower layers have at `path` (which may be, or come to be, in this layer too). */
 int sm_tree_hide(struct sm_tree *tree, const char *path, struct sm_error *err);
+/* Make sure that there is a directory at `path`, as for a missing parent. */
+int sm_tree_directory(struct sm_tree *tree, const char *path, struct sm_error *err);
 /* Hide what lower layers have in the directory `path`. */
 int sm_tree_opaque(struct sm_tree *tree, const char *path, struct sm_error *err);
 
