@@ -113,7 +113,7 @@ static void shape_leaf1(const struct shape *shape, struct sm_x86_cpuid_entry *en
 	entry->ebx = shape->vcpu << 24 | BIT(shape->core_bits) << 16 | (entry->ebx & 0xffff);
 	entry->ecx |= ECX1_HYPERVISOR;
 	entry->ecx &= ~(ECX1_OSXSAVE | ECX1_TSC_DEADLINE); /* the first is the guest's own doing */
-	/* The in-kernel LAPIC always has an x2APIC mode, and says so or not with the host. */
+	/* The in-kernel LAPIC has an x2APIC mode whether or not the processor has. */
 	if (is_shown(shape, 1, 0, SM_X86_ECX, ECX1_X2APIC))
 		entry->ecx |= ECX1_X2APIC;
 	if (shape->tsc_deadline && is_shown(shape, 1, 0, SM_X86_ECX, ECX1_TSC_DEADLINE))
