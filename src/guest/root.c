@@ -61,9 +61,21 @@ static int mount_upper(const struct sm_options *options, struct sm_failure *fail
 		if (mount("tmpfs", "/upper", "tmpfs", 0, size) < 0)
 			return sm_fail_errno(failure, "mount upper");
 	}
-	if (sm_mounts_folder("/upper/data", 0755, failure) < 0)
-		return -1;
 	return sm_mounts_folder("/upper/work", 0755, failure);
+}
+
+/* The upper layer's root is the root that everybody sees: a new one gets the top layer's owner and mode. */
+static int make_upper_root(unsigned count, struct sm_failure *failure)
+{
+	char top[32];
+	struct stat status;
+	if (mkdir("/upper/data", 0755) < 0)
+		return errno == EEXIST ? 0 : sm_fail_errno(failure, "make folder /upper/data");
+	snprintf(top, sizeof top, "/layers/%u", count);
+	if (stat(top, &status) < 0 || chown("/upper/data", status.st_uid, status.st_gid) < 0 ||
+	    chmod("/upper/data", status.st_mode & 07777) < 0)
+		return sm_fail_errno(failure, "owner and mode of /upper/data");
+	return 0;
 }
 
 /* The option string may be one page long, and 128 layers have to fit: so the names are relative to /layers. */
@@ -115,7 +127,7 @@ int sm_root_switch(const struct sm_options *options, bool *ret_image, struct sm_
 	if (options->layers && options->layers != count)
 		return sm_fail(failure, "disk %s has %u layers, %u were announced", disk, count, options->layers);
 	if (mount_layers(disk, count, failure) < 0 || mount_upper(options, failure) < 0 ||
-	    mount_overlay(count, failure) < 0)
+	    make_upper_root(count, failure) < 0 || mount_overlay(count, failure) < 0)
 		return -1;
 	if (move_mount_to("/dev", failure) < 0 || move_mount_to("/proc", failure) < 0 ||
 	    move_mount_to("/sys", failure) < 0)
