@@ -43,7 +43,7 @@ describe("the vsock device", function()
 		device:irq(0)
 		local clock = os.clock()
 		assert.equal(0, device:irq(100))
-		assert.is_true(os.clock() - clock < 0.05, "the loop spins")
+		assert.is_true(os.clock() - clock < 0.01, "the loop spins")
 		assert.same(before, device:stats())
 	end
 
@@ -327,9 +327,9 @@ describe("the vsock device", function()
 			local stream, request = peer:accept(1)
 			stream:write(MEGABYTE:sub(1, 5000))
 			stream:close()
-			local got, flags, packet = {}, 0, nil
+			local got, flags = {}, 0
 			while flags ~= 3 do
-				packet = peer:receive()
+				local packet = peer:receive()
 				if packet.op == vsock.SHUTDOWN then
 					flags = packet.flags
 				else
