@@ -136,11 +136,18 @@ kernel:
 lab-shell: all
 	vendor/testhost/shell
 
-demo: all kernel
-	$(EXE) examples/demo.lua
+# Real images, and machines of them: in the emulated host where this machine's KVM does not run Linux guests.
+demo:
+	@vendor/missing --install
+	@$(MAKE) --no-print-directory all kernel
+	vendor/images/make $(BUILD)/images
+	@if $(EXE) doctor --quiet; then $(EXE) examples/demo.lua $(BUILD)/images $(BUILD)/demo; else \
+		echo 'in the emulated host (see: $(EXE) doctor)'; \
+		vendor/testhost/run '$(EXE) examples/demo.lua $(BUILD)/images $(BUILD)/demo'; fi
 
-test: all kernel
-	@vendor/missing test
+test:
+	@vendor/missing --install
+	@$(MAKE) --no-print-directory all kernel
 	@BUILD=$(BUILD) spec/tiers direct lab
 
 test-direct: all

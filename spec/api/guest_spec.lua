@@ -66,7 +66,7 @@ describe("an image booted as a machine #lab", function()
 	it("ends with panic and the kernel's words; the process says that the guest is gone", function()
 		local vm <close> = assert(lab.image("busybox"):boot { memory_mib = 128 })
 		local result, message, code = vm:exec({
-			"sh", "-c", "echo 2 >/proc/sys/vm/panic_on_oom; exec tail /dev/zero",
+			"sh", "-c", "echo 2 >/proc/sys/vm/panic_on_oom; mount -o remount,size=1g /dev/shm; cat /dev/zero >/dev/shm/fill",
 		}, { timeout_ms = 120000 })
 		assert.is_nil(result)
 		assert.are.equal("ECONNRESET", code, message)

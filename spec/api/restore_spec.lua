@@ -39,7 +39,7 @@ describe("a restored guest #lab", function()
 		local one <close> = assert(snapshot:restore())
 		local two <close> = assert(snapshot:restore())
 		local nonce = lab.shell(one, "cat /dev/shm/nonce")
-		assert.are.equal(47, #nonce)
+		assert.matches("^[%x ]+$", nonce)
 		assert.are.equal(nonce, lab.shell(two, "cat /dev/shm/nonce"))
 		local boot_id = "cat /proc/sys/kernel/random/boot_id"
 		assert.are.equal(lab.shell(one, boot_id), lab.shell(two, boot_id))

@@ -36,6 +36,10 @@ void sm_machine_end(struct sm_machine *machine, enum sm_control_end end, const c
 	pthread_mutex_unlock(&machine->end_lock);
 	for (unsigned i = 0; i < machine->nvcpus; i++)
 		sm_vcpu_park(machine->vcpus[i]);
+	/* Whoever talks to the guest hears that it is gone. */
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		if (machine->plan.slots[i].kind == SM_PLAN_VSOCK)
+			sm_virtio_vsock_hang_up(machine->devices[i].virtio);
 }
 
 void sm_machine_endf(struct sm_machine *machine, enum sm_control_end end, const char *format, ...)

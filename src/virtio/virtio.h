@@ -64,6 +64,9 @@ void sm_virtio_stats(struct sm_virtio *device, struct sm_virtio_stats *ret);
 int sm_virtio_vsock_connect(struct sm_virtio *device, uint32_t port, int *ret_fd, struct sm_error *err);
 int sm_virtio_vsock_listen(struct sm_virtio *device, uint32_t port, int *ret_fd, struct sm_error *err);
 
+/* The guest is gone for good: what it sent last is handed over, every connection ends, and connect gives -ESHUTDOWN. */
+void sm_virtio_vsock_hang_up(struct sm_virtio *device);
+
 /* balloon: pages (4 KiB) the guest is asked to give, and has given. */
 int sm_virtio_balloon_set(struct sm_virtio *device, uint32_t pages);
 uint32_t sm_virtio_balloon_actual(struct sm_virtio *device);

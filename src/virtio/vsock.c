@@ -101,12 +101,17 @@ static bool vsock_process(struct sm_virtio *device)
 		sm_virtio_push(device, SM_VSOCK_TX, 0);
 	}
 	sm_virtio_flush(device, SM_VSOCK_TX);
+	/* What the guest said last was heard. */
+	if (vsock->ended && done < BATCH)
+		sm_vsock_mux_hang_up(vsock);
 	bool more = sm_vsock_mux_service(vsock);
 	return more || done == BATCH;
 }
 
 static void vsock_wake(struct sm_virtio *device)
 {
+	if (vsock_of(device)->ended && !sm_virtio_running(device))
+		sm_vsock_mux_hang_up(vsock_of(device));
 	sm_vsock_mux_reap(vsock_of(device));
 }
 

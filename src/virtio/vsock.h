@@ -95,6 +95,7 @@ struct sm_vsock_listener {
 struct sm_vsock {
 	struct sm_virtio base;
 	uint64_t guest_cid;
+	bool ended;         /* the guest is gone: connections end, and no new ones begin */
 	uint32_t next_port; /* for connections by the host */
 	/* After a restore the guest must have dropped its old connections before it hears of new ones. */
 	bool reset_due;   /* the event is not sent yet */
@@ -127,6 +128,7 @@ bool sm_vsock_mux_service(struct sm_vsock *vsock);
 bool sm_vsock_mux_control(struct sm_vsock *vsock);
 void sm_vsock_mux_reap(struct sm_vsock *vsock);
 void sm_vsock_mux_reset(struct sm_vsock *vsock); /* any thread */
+void sm_vsock_mux_hang_up(struct sm_vsock *vsock); /* loop thread: as if the guest had reset every connection */
 void sm_vsock_mux_close(struct sm_vsock *vsock);
 /* In and out of the table. */
 void sm_vsock_mux_add(struct sm_vsock *vsock, struct sm_vsock_conn *conn);

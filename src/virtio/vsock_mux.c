@@ -213,6 +213,27 @@ void sm_vsock_mux_reset(struct sm_vsock *vsock)
 	}
 }
 
+void sm_vsock_mux_hang_up(struct sm_vsock *vsock)
+{
+	const struct sm_vsock_packet rst = { .op = SM_VSOCK_RST };
+	for (struct sm_vsock_conn *conn = TAILQ_FIRST(&vsock->all), *next; conn; conn = next) {
+		next = TAILQ_NEXT(conn, all);
+		if (conn->state == SM_VSOCK_NEW)
+			sm_vsock_conn_drop(conn);
+		else if (!conn->detached)
+			sm_vsock_conn_packet(conn, &rst, NULL);
+	}
+	sm_vsock_mux_reap(vsock);
+}
+
+void sm_virtio_vsock_hang_up(struct sm_virtio *device)
+{
+	pthread_mutex_lock(&device->lock);
+	((struct sm_vsock *)device)->ended = true;
+	sm_virtio_wake(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
 static void listener_free(struct sm_vsock_listener *listener)
 {
 	LIST_REMOVE(listener, link);
@@ -315,7 +336,9 @@ int sm_virtio_vsock_connect(struct sm_virtio *device, uint32_t port, int *ret_fd
 	pthread_mutex_lock(&device->lock);
 	struct sm_vsock_conn *conn;
 	bool room = make_room(vsock);
-	if (room)
+	if (vsock->ended)
+		code = -ESHUTDOWN;
+	else if (room)
 		code = sm_vsock_conn_new(vsock, port, choose_port(vsock, port), ours, SM_VSOCK_NEW, &conn);
 	if (room && code == 0) {
 		sm_fd_take(&ours);

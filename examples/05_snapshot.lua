@@ -1,0 +1,21 @@
+-- Save a running machine with what is in its memory, and go on from there as often as you like.
+--   supermachine examples/05_snapshot.lua oci:DIR:TAG
+local sm = require "supermachine"
+
+local image <close> = assert(sm.image.pull(arg[1] or "docker.io/library/busybox:latest"))
+local folder = os.tmpname()
+os.remove(folder)
+
+do
+	local vm <close> = assert(image:boot { memory_mib = 128 })
+	assert(vm:exec { "sh", "-c", "echo remembered >/dev/shm/note" })
+	assert(vm:pause())
+	assert(vm:snapshot(folder, { agent = true }))
+end
+
+local snapshot <close> = assert(sm.snapshot.open(folder))
+for _ = 1, 2 do
+	local vm <close> = assert(snapshot:restore())
+	io.write(assert(vm:exec { "cat", "/dev/shm/note" }).stdout)
+end
+assert(require("supermachine.core").remove_tree(folder))
