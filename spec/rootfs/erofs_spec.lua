@@ -123,6 +123,8 @@ describe("a layer's EROFS image", function()
 			add('large', data='L' * 2000, xattrs={'user.large': 'v' * 5000, 'user.other': 'w' * 4000})
 			add('dropped', xattrs={'com.apple.x': 'y', 'user.kept': 'z', 'user.': 'nameless'})
 			add('both', xattrs={'user.x': 'yes'}, pax={'LIBARCHIVE.xattr.user.x': 'eWVz'})
+			add('up', xattrs={'user.a': '1', 'user.b': '2', 'security.c': '3'})
+			add('down', xattrs={'security.c': '3', 'user.b': '2', 'user.a': '1'})
 		]])
 		local cap = "\1\0\0\2\0\x20" .. ("\0"):rep(14)
 		assert.are.same({ ["security.capability"] = cap, ["user.b"] = "two\n=2", ["user.a"] = "" }, paths.ping.xattrs)
@@ -133,6 +135,10 @@ describe("a layer's EROFS image", function()
 		assert.are.same({ ["user.kept"] = "z" }, paths.dropped.xattrs)
 		assert.are.same({ ["user.x"] = "yes" }, paths.both.xattrs)
 		assert.are.equal(2, stats.dropped_xattrs)
+		-- in one order, whatever the tar's
+		for _, name in ipairs { "up", "down" } do
+			assert.are.same({ "user.a", "user.b", "security.c" }, paths[name].xattr_order)
+		end
 	end)
 
 	it("lets a later entry replace an earlier one", function()
@@ -251,6 +257,19 @@ describe("a layer's EROFS image", function()
 			assert.are.equal(("\0"):rep(4093), reader:read(big, 4099, 4093))
 			assert.are.equal("tail", reader:read(big, 600 << 20))
 		end)
+	end)
+
+	it("keeps a large file's tail after a hole in the chunk that holds both", function()
+		-- Chunks are 8 KiB above 256 MiB; content up to the last chunk, there a hole, then the tail.
+		local start = 32769 * 8192
+		layer.tar(folder .. "/layer.tar", ([[
+			sparse('f', %d, '2 0 %d %d 4', b'\0' * %d + b'tail')
+		]]):format(start + 4100, start, start + 4096, start))
+		assert(layer.bake(folder .. "/layer.tar", folder .. "/layer.erofs"))
+		layer.fsck(folder .. "/layer.erofs")
+		local reader <close> = erofs.open(folder .. "/layer.erofs")
+		local file = reader:tree().f
+		assert.are.equal("\0tail", reader:read(file, start + 4095))
 	end)
 
 	it("is the same bytes for the same layer, however packed and wherever baked", function()

@@ -44,8 +44,8 @@ function erofs.open(path)
 end
 
 local function read_xattrs(self, offset, count)
-	local xattrs = {}
-	if count == 0 then return xattrs, 0 end
+	local xattrs, order = {}, {}
+	if count == 0 then return xattrs, 0, order end
 	local bytes = 12 + (count - 1) * 4
 	local area = self:bytes(offset, bytes)
 	local at = 13 + area:byte(5) * 4
@@ -55,10 +55,11 @@ local function read_xattrs(self, offset, count)
 		local name = XATTR_PREFIXES[index] .. area:sub(at + 4, at + 3 + name_len)
 		assert(not xattrs[name], "an attribute twice")
 		xattrs[name] = area:sub(at + 4 + name_len, at + 3 + name_len + value_size)
+		order[#order + 1] = name
 		at = at + (4 + name_len + value_size + 3) // 4 * 4
 	end
 	assert(at == #area + 1, "attribute area")
-	return xattrs, bytes
+	return xattrs, bytes, order
 end
 
 -- The inode by number.
@@ -73,7 +74,7 @@ function methods:inode(nid)
 	node.size, node.union, node.ino, node.uid, node.gid = size, union, ino, uid, gid
 	node.mtime, node.mtime_nsec, node.nlink = mtime, mtime_nsec, nlink
 	local xattr_bytes
-	node.xattrs, xattr_bytes = read_xattrs(self, offset + 64, xattr_count)
+	node.xattrs, xattr_bytes, node.xattr_order = read_xattrs(self, offset + 64, xattr_count)
 	node.after = offset + 64 + xattr_bytes
 	if node.kind == "char" or node.kind == "block" then
 		node.major, node.minor = union >> 8 & 0xfff, union & 0xff | union >> 12 & 0xfff00

@@ -24,7 +24,8 @@ def add(name, kind='file', data=b'', mode=None, uid=0, gid=0, mtime=0, to='', de
     tar.addfile(info, io.BytesIO(data))
 def sparse(name, size, map, data=''):  # GNU's format 1.0: the map is text before the content
     pax = dict(major='1', minor='0', name=name, realsize=str(size))
-    add('sparse-' + name, data=(map.replace(' ', '\n') + '\n').ljust(512, '\0') + data,
+    if isinstance(data, str): data = data.encode()
+    add('sparse-' + name, data=(map.replace(' ', '\n') + '\n').ljust(512, '\0').encode() + data,
         pax={'GNU.sparse.' + key: value for key, value in pax.items()})
 ]]
 
