@@ -55,6 +55,12 @@ static struct vm *check(lua_State *L)
 	return sm_lua_check(L, 1, &vm_class);
 }
 
+const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index)
+{
+	struct vm *vm = sm_lua_check(L, index, &vm_class);
+	return &vm->parts;
+}
+
 static int done(lua_State *L, int code, const struct sm_error *err)
 {
 	if (code < 0)
@@ -104,16 +110,6 @@ static int vm_ended(lua_State *L)
 static int vm_end_fd(lua_State *L)
 {
 	lua_pushinteger(L, sm_control_end_fd(check(L)->parts.control));
-	return 1;
-}
-
-/* The descriptor of the listener that the agent says hello on, or nil. */
-static int vm_ready_fd(lua_State *L)
-{
-	struct vm *vm = check(L);
-	if (vm->parts.ready_fd < 0)
-		return 0;
-	lua_pushinteger(L, vm->parts.ready_fd);
 	return 1;
 }
 
@@ -334,7 +330,6 @@ static const luaL_Reg methods[] = {
 	{ "pause", vm_pause },
 	{ "ended", vm_ended },
 	{ "end_fd", vm_end_fd },
-	{ "ready_fd", vm_ready_fd },
 	{ "console_from", vm_console_from },
 	{ "devices", vm_devices },
 	{ "statistics", vm_statistics },
@@ -374,4 +369,7 @@ void sm_lua_vm_open(lua_State *L);
 void sm_lua_vm_open(lua_State *L)
 {
 	sm_lua_class_register(L, &vm_class);
+	luaL_getmetatable(L, vm_class.name);
+	lua_getfield(L, -1, "__index");
+	luaL_setfuncs(L, sm_lua_vm_agent_methods, 0);
 }

@@ -20,6 +20,12 @@ struct sm_lua_vm_parts {
 
 void sm_lua_vm_parts_done(struct sm_lua_vm_parts *parts);
 
+/* What the vm at `index` holds; raises for anything else and for a closed vm.  Borrowed. */
+const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index);
+
+/* The vm's methods that talk to the agent: vm_agent.c. */
+extern const luaL_Reg sm_lua_vm_agent_methods[];
+
 /* Options shared by the constructors: 'transport', "direct" (the default) or "worker".  Raises for another. */
 enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index);
 
