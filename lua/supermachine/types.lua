@@ -1,0 +1,308 @@
+---@meta supermachine
+-- The public API, typed (LuaCATS): read by language servers, never loaded.
+--
+-- What can fail at run time returns nil, message, code (an errno name such as "ENOENT"); misuse raises.  Handles
+-- close with <close>, :close() or the collector; any other method on a closed handle raises.  Inside sm.run, everything that
+-- waits yields to the other tasks.
+
+---@class supermachine
+---@field version string
+---@field image supermachine.image.module
+---@field vm supermachine.vm.module
+---@field snapshot supermachine.snapshot.module
+---@field pool supermachine.pool.module
+local sm = {}
+
+--- Run fn(...) as a task, with every task that is started in it; returns fn's results when all have ended.
+--- An error in any task closes the others and is raised here.
+---@param fn fun(...): ...
+---@return any ...
+function sm.run(fn, ...) end
+
+--- Start a task of the run under way.
+---@param fn fun(...): ...
+---@return supermachine.task
+function sm.go(fn, ...) end
+
+---@class supermachine.task
+local task = {}
+---@param options? { timeout_ms?: integer }
+---@return any ... # the task's results
+function task:wait(options) end
+
+---@class supermachine.image.module
+local image_module = {}
+
+---@class supermachine.pull_options
+---@field store? string      folder of the store; default $XDG_DATA_HOME/supermachine
+---@field platform? string   "linux/arm64"; default the host's
+---@field policy? "always"|"missing"|"never"
+---@field insecure? boolean  plain HTTP to hosts other than loopback
+---@field ca_file? string    PEM file of certificate authorities
+---@field blob_max_bytes? integer
+---@field timeout_ms? integer
+
+--- Fetch an image; every byte is checked.  "nginx:1.27", "https://host/name@sha256:..", "oci:DIR[:TAG]".
+---@param reference string
+---@param options? supermachine.pull_options
+---@return supermachine.image?, table|string counts_or_message, string? code
+function image_module.pull(reference, options) end
+
+---@class supermachine.image
+local image = {}
+---@return string # "sha256:.." of the manifest
+function image:digest() end
+---@return string
+function image:config_digest() end
+---@return string
+function image:reference() end
+---@return string # "linux/amd64"
+function image:platform() end
+---@return string # path of the store
+function image:store() end
+---@return table # the config document (OCI image-spec, config.md)
+function image:config() end
+---@return { entrypoint: string[], cmd: string[], env: string[], workdir: string, user: string, stop_signal: string }
+function image:process() end
+---@return { digest: string, diff_id: string, media_type: string, size: integer }[] # lowest first
+function image:layers() end
+--- Every layer as an EROFS file, made once.
+---@return { path: string, image_bytes: integer, reused: boolean }[]?, string? message, string? code
+function image:rootfs() end
+
+---@class supermachine.boot_options
+---@field vcpus? integer         1 to 16; default 1
+---@field memory_mib? integer    16 or more; default 256
+---@field kernel? string         an ELF vmlinux with a PVH note, or a bzImage
+---@field modules? string        folder of .ko files and modules.order
+---@field cmdline? string        appended to the kernel's command line
+---@field cpu_disable? string    CPU features to hide: "cx16,avx2"
+---@field volume_slots? integer  writable disks that a restore can back
+---@field mount_slots? integer   mounts that a restore can back
+---@field net? boolean
+---@field dax_mib? integer
+---@field transport? "direct"|"worker"  in this process, or in a process of its own
+---@field device? string         default "/dev/kvm"
+---@field timeout_ms? integer    for the boot, and for the warm-up; default 60000
+---@field on_stage? fun(stage: string, milliseconds: number, details: any)
+
+---@class supermachine.bake_options: supermachine.boot_options
+---@field warmup? string[]  argv that must end with code 0
+
+--- A machine booted from the image, its agent ready.
+---@param options? supermachine.boot_options
+---@return supermachine.vm?, string? message, string? code
+function image:boot(options) end
+--- Boot, warm up, snapshot; the same inputs are baked once.
+---@param options? supermachine.bake_options
+---@return supermachine.snapshot?, boolean|string there_or_message, string? code
+function image:bake(options) end
+function image:close() end
+
+---@class supermachine.snapshot.module
+local snapshot_module = {}
+---@param path string
+---@param options? { verify?: boolean }  verify: hash RAM and state even when nothing seems to have touched them
+---@return supermachine.snapshot?, string? message, string? code
+function snapshot_module.open(path, options) end
+
+---@class supermachine.snapshot
+local snapshot = {}
+---@return string
+function snapshot:path() end
+---@return table
+function snapshot:plan() end
+---@return table # what vm:snapshot was given
+function snapshot:metadata() end
+---@return integer # RAM stored, without holes
+function snapshot:ram_bytes() end
+--- A running machine with a generation ID, clock and entropy of its own (paused = true: as it was saved, paused).
+---@param options? { transport?: string, device?: string, timeout_ms?: integer, paused?: boolean }
+---@return supermachine.vm?, string? message, string? code
+function snapshot:restore(options) end
+function snapshot:close() end
+
+---@class supermachine.pool.module
+local pool_module = {}
+---@param from supermachine.snapshot
+---@param options? { min?: integer, max?: integer, transport?: string, device?: string, identity_ms?: integer }
+---@return supermachine.pool?, string? message, string? code
+function pool_module.new(from, options) end
+
+---@class supermachine.pool
+local pool = {}
+--- A machine nobody had before; closing it frees its place.
+---@param options? { timeout_ms?: integer }
+---@return supermachine.vm?, string? message, string? code
+function pool:acquire(options) end
+---@return { ready: integer, in_use: integer, restored: integer, handed_out: integer, failed: integer, restore_us: integer }
+function pool:stats() end
+function pool:close() end
+
+---@class supermachine.vm.module
+local vm_module = {}
+
+---@class supermachine.vm_options
+---@field kernel string          needed
+---@field initrd? string
+---@field vcpus? integer
+---@field memory_mib? integer
+---@field disks? (string|string[])[]  files, or lists of EROFS layers that become one disk's partitions
+---@field cmdline? string
+---@field cpu_disable? string
+---@field volume_slots? integer
+---@field mount_slots? integer
+---@field net? boolean
+---@field dax_mib? integer
+---@field transport? "direct"|"worker"
+---@field agent? boolean         the guest runs the agent: wait_ready works
+---@field device? string
+
+--- A paused machine.
+---@param options supermachine.vm_options
+---@return supermachine.vm?, string? message, string? code
+function vm_module.new(options) end
+
+---@class supermachine.vm
+local vm = {}
+---@return table
+function vm:plan() end
+---@return true?, string? message, string? code
+function vm:resume() end
+---@return true?, string? message, string? code
+function vm:pause() end
+---@param options? { timeout_ms?: integer }
+---@return string? kernel_release, string? message, string? code
+function vm:wait_ready(options) end
+--- "poweroff", "reset", "halt", "panic", "triple-fault", "fault" or "worker-died", and words.
+---@param options? { timeout_ms?: integer }
+---@return string? reason, string? detail_or_message, string? code
+function vm:wait(options) end
+---@return string? reason, string? detail # nothing while it runs
+function vm:ended() end
+---@return integer # readable when the machine has ended
+function vm:end_fd() end
+---@return string?, string? message, string? code # what the console's ring holds
+function vm:console() end
+---@param cursor integer
+---@return string?, integer next_cursor, integer lost_bytes
+function vm:console_from(cursor) end
+---@return { kind: string, index: integer, mmio_base: integer, irq: integer, backed: boolean, requests: integer, bytes: integer, errors: integer, kicks: integer, interrupts: integer }[]
+function vm:devices() end
+---@return { exits: integer, mmio_exits: integer, pio_exits: integer, kicks: integer, unhandled: integer, first_exit_us: integer, balloon_mib: integer }
+function vm:statistics() end
+---@return { vm_us: integer, memory_us: integer, devices_us: integer, vcpus_us: integer, state_us: integer, total_us: integer } # of the build, cumulative
+function vm:times() end
+---@return integer? # the worker's process
+function vm:pid() end
+---@param mib integer
+---@return true?, string? message, string? code
+function vm:set_balloon(mib) end
+--- Save a paused machine as a new folder.
+---@param path string
+---@param metadata? table
+---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
+function vm:snapshot(path, metadata) end
+
+---@class supermachine.process_options
+---@field env? table<string, string>|string[]
+---@field cwd? string
+---@field user? string            "name", "1000", "1000:1000"
+---@field tty? boolean
+---@field rows? integer
+---@field columns? integer
+---@field merge_stderr? boolean
+---@field limits? table           memory_bytes, cpu_s, open_files, processes, ..: a number or {soft, hard}
+---@field max_output_bytes? integer
+---@field timeout_ms? integer
+
+---@class supermachine.exec_options: supermachine.process_options
+---@field stdin? string
+---@class supermachine.spawn_options: supermachine.process_options
+---@field stdin? boolean
+
+---@class supermachine.result
+---@field code? integer
+---@field signal? integer
+---@field stdout string
+---@field stderr string
+---@field duration_ms number
+---@field max_rss_bytes integer
+---@field truncated boolean
+
+--- Run a process to its end; a code other than 0 is a result.
+---@param argv string[]
+---@param options? supermachine.exec_options
+---@return supermachine.result?, string? message, string? code, table? partial
+function vm:exec(argv, options) end
+---@param argv string[]
+---@param options? supermachine.spawn_options
+---@return supermachine.process?, string? message, string? code
+function vm:spawn(argv, options) end
+---@param port integer
+---@param options? { address?: string, timeout_ms?: integer }
+---@return supermachine.stream?, string? message, string? code
+function vm:connect(port, options) end
+---@param path string
+---@param options? { max_bytes?: integer, timeout_ms?: integer }
+---@return string?, table|string info_or_message, string? code
+function vm:read_file(path, options) end
+---@param path string
+---@param data string
+---@param options? { mode?: integer, timeout_ms?: integer }
+---@return true?, string? message, string? code
+function vm:write_file(path, data, options) end
+---@param word "ping"|"sync"|"shutdown"
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function vm:command(word, options) end
+function vm:close() end
+
+---@class supermachine.process
+local process = {}
+---@param format? integer|"l"|"L"|"a"
+---@param options? { stderr?: boolean, timeout_ms?: integer }
+---@return string?, string? message, string? code
+function process:read(format, options) end
+---@param format? "l"|"L"
+---@return fun(): string?
+function process:lines(format) end
+---@param bytes string
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function process:write(bytes, options) end
+function process:close_stdin() end
+---@param signal integer|string
+function process:signal(signal) end
+---@param rows integer
+---@param columns integer
+function process:resize(rows, columns) end
+---@param options? { timeout_ms?: integer }
+---@return supermachine.result?, string? message, string? code
+function process:wait(options) end
+---@return integer? # its number in the guest
+function process:pid() end
+---@return integer
+function process:fd() end
+---@return "r"|"rw"
+function process:events() end
+---@return boolean # whether it still runs
+function process:step() end
+function process:close() end
+
+---@class supermachine.stream
+local stream = {}
+---@param format? integer|"l"|"L"|"a"
+---@param options? { timeout_ms?: integer }
+---@return string?, string? message, string? code
+function stream:read(format, options) end
+---@param bytes string
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function stream:write(bytes, options) end
+function stream:shutdown() end
+---@return integer
+function stream:fd() end
+function stream:close() end
+
+return sm
