@@ -173,8 +173,8 @@ end
 function methods:resize(rows, columns) return open_handle(self):resize(rows, columns) end
 
 --- Wait for the end: { code = n } or { signal = n }, with duration_ms, user_ms, system_ms, max_rss_bytes, timed_out,
--- truncated.  nil, message, code when the guest is lost or timeout_ms is over (the process goes on then).  What it wrote
--- can still be read.
+-- truncated.  nil, message, code when the guest is lost or timeout_ms is over (the process goes on then).  What it
+-- wrote can still be read.
 function methods:wait(given)
 	open_handle(self)
 	local deadline = deadline_of(options.check(wait_options, given).timeout_ms)

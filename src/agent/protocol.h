@@ -40,44 +40,68 @@
 #define SM_AGENT_HOSTNAME_MAX 64
 #define SM_AGENT_LIMITS_MAX   16
 
+/* Frames and their payloads.
+ *
+ *   OPEN          u16 version, u16 kind, u32 length of the body
+ *   BODY, DATA, STDIN, STDOUT, STDERR   bytes
+ *   STDIN_EOF, DATA_END, OK             nothing
+ *   SIGNAL        u32 number, 1 to 64: to the process group
+ *   RESIZE        u16 rows, u16 columns
+ *   HELLO         u16 version, string kernel release
+ *   ERROR         u32 errno, string message
+ *   STARTED       u32 process number
+ *   CREDIT        u32 bytes of STDIN more
+ *   STDIN_CLOSED  nothing; the process closed its input, more of it is dropped
+ *   EXIT          u32 exit code, u32 signal (0: it exited), u32 flags SM_AGENT_EXIT_*,
+ *                 u64 duration, u64 user and u64 system time in microseconds, u64 peak RSS in bytes
+ *   FILE_END      u64 size, u32 mode (permission bits), u32 uid, u32 gid */
 enum sm_agent_frame {
 	/* host to guest */
-	SM_AGENT_OPEN = 1,  /* u16 version, u16 kind, u32 body length */
-	SM_AGENT_BODY,      /* bytes */
-	SM_AGENT_STDIN,     /* bytes */
-	SM_AGENT_STDIN_EOF, /* - */
-	SM_AGENT_SIGNAL,    /* u32 signal number, 1 to 64: to the process group */
-	SM_AGENT_RESIZE,    /* u16 rows, u16 columns */
+	SM_AGENT_OPEN = 1,
+	SM_AGENT_BODY,
+	SM_AGENT_STDIN,
+	SM_AGENT_STDIN_EOF,
+	SM_AGENT_SIGNAL,
+	SM_AGENT_RESIZE,
 	/* either way */
-	SM_AGENT_DATA,     /* bytes */
-	SM_AGENT_DATA_END, /* - */
+	SM_AGENT_DATA,
+	SM_AGENT_DATA_END,
 	/* guest to host */
-	SM_AGENT_HELLO = 32,   /* u16 version, string kernel release */
-	SM_AGENT_OK,           /* - */
-	SM_AGENT_ERROR,        /* u32 errno, string message */
-	SM_AGENT_STARTED,      /* u32 pid */
-	SM_AGENT_STDOUT,       /* bytes */
-	SM_AGENT_STDERR,       /* bytes */
-	SM_AGENT_CREDIT,       /* u32 bytes of STDIN more */
-	SM_AGENT_STDIN_CLOSED, /* - ; the process closed its input, more of it is dropped */
-	SM_AGENT_EXIT,         /* u32 exit code, u32 signal (0: it exited), u32 flags SM_AGENT_EXIT_*,
-	                          u64 duration, u64 user and u64 system time in microseconds, u64 peak RSS in bytes */
-	SM_AGENT_FILE_END,     /* u64 size, u32 mode (permission bits), u32 uid, u32 gid */
+	SM_AGENT_HELLO = 32,
+	SM_AGENT_OK,
+	SM_AGENT_ERROR,
+	SM_AGENT_STARTED,
+	SM_AGENT_STDOUT,
+	SM_AGENT_STDERR,
+	SM_AGENT_CREDIT,
+	SM_AGENT_STDIN_CLOSED,
+	SM_AGENT_EXIT,
+	SM_AGENT_FILE_END,
 };
 
+/* Kinds of request and their bodies.
+ *
+ *   EXEC        u32 flags SM_AGENT_EXEC_*, u16 rows, u16 columns, u32 timeout in ms (0: none), string cwd (empty: "/"),
+ *               string user (empty: root; NAME or UID, then optionally :GROUP or :GID),
+ *               u32 count and that many limits: u32 SM_AGENT_LIMIT_*, u64 soft, u64 hard (all ones: none),
+ *               u32 count and that many strings argv, u32 count and that many strings NAME=VALUE
+ *   CONNECT     string numeric address (empty: 127.0.0.1), u16 TCP port
+ *   READ_FILE   string path, u64 most bytes
+ *   WRITE_FILE  string path, u32 mode (permission bits)
+ *   IDENTITY    u64 wall clock in ns since 1970 (0: keep), string host name (empty: keep),
+ *               u32 length and that many bytes of entropy
+ *   PING        nothing
+ *   SYNC        nothing; written data has reached the disks when OK is sent
+ *   SHUTDOWN    nothing; the machine powers off when the host closes the connection after OK */
 enum sm_agent_kind {
-	SM_AGENT_EXEC = 1,   /* u32 flags SM_AGENT_EXEC_*, u16 rows, u16 columns, u32 timeout in ms (0: none),
-	                        string cwd (empty: "/"), string user (empty: root; NAME or UID, then optionally :GROUP or
-	                        :GID),   u32 count and that many limits: u32 SM_AGENT_LIMIT_*, u64 soft, u64 hard (all ones:
-	                        none),   u32 count and that many strings argv, u32 count and that many strings NAME=VALUE */
-	SM_AGENT_CONNECT,    /* string numeric address (empty: 127.0.0.1), u16 TCP port */
-	SM_AGENT_READ_FILE,  /* string path, u64 most bytes */
-	SM_AGENT_WRITE_FILE, /* string path, u32 mode (permission bits) */
-	SM_AGENT_IDENTITY,   /* u64 wall clock in ns since 1970 (0: keep), string host name (empty: keep),
-	                        u32 length and that many bytes of entropy */
-	SM_AGENT_PING,       /* - */
-	SM_AGENT_SYNC,       /* - ; written data has reached the disks when OK is sent */
-	SM_AGENT_SHUTDOWN,   /* - ; the machine powers off when the host closes the connection after OK */
+	SM_AGENT_EXEC = 1,
+	SM_AGENT_CONNECT,
+	SM_AGENT_READ_FILE,
+	SM_AGENT_WRITE_FILE,
+	SM_AGENT_IDENTITY,
+	SM_AGENT_PING,
+	SM_AGENT_SYNC,
+	SM_AGENT_SHUTDOWN,
 };
 
 #define SM_AGENT_EXEC_TTY          1u

@@ -42,7 +42,7 @@ static struct file *file_new(struct sm_conn *conn, const char *path)
 		return NULL;
 	}
 	file->fd = -1;
-	strcpy(file->path, path);
+	memcpy(file->path, path, strlen(path) + 1);
 	return file;
 }
 

@@ -41,7 +41,7 @@ static int set_text(char *out, size_t size, const char *name, const char *value,
 {
 	if (strlen(value) >= size)
 		return sm_fail(failure, PREFIX "%s: value is too long", name);
-	strcpy(out, value);
+	memcpy(out, value, strlen(value) + 1);
 	return 0;
 }
 

@@ -155,6 +155,8 @@ static const struct sm_conn_ops ops = { .frame = frame, .over = over };
 static int address_of(const char *text, unsigned port, struct sockaddr_storage *ret, socklen_t *ret_len)
 {
 	*ret = (struct sockaddr_storage){ 0 };
+	if (strlen(text) >= INET6_ADDRSTRLEN)
+		return -EINVAL;
 	struct sockaddr_in *v4 = (struct sockaddr_in *)ret;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret;
 	if (inet_pton(AF_INET, text, &v4->sin_addr) == 1) {
@@ -199,7 +201,7 @@ void sm_tcp_open(struct sm_conn *conn, struct sm_wire *body)
 	tcp->conn = conn;
 	tcp->host.fd = -1;
 	tcp->port = port;
-	strcpy(tcp->address, text);
+	memcpy(tcp->address, text, strlen(text) + 1);
 	sm_source_init(&tcp->peer, &conn->agent->epoll, fd, peer_connected, tcp);
 	tcp->out.from = tcp->in.to = &tcp->host;
 	tcp->out.to = tcp->in.from = &tcp->peer;

@@ -57,7 +57,7 @@ static bool find_passwd(const char *name, uid_t uid, struct sm_user *user, char 
 		user->uid = entry->pw_uid;
 		user->gid = entry->pw_gid;
 		if (entry->pw_dir[0] && strlen(entry->pw_dir) < sizeof user->home)
-			strcpy(user->home, entry->pw_dir);
+			memcpy(user->home, entry->pw_dir, strlen(entry->pw_dir) + 1);
 		snprintf(ret_name, WISH_MAX, "%s", entry->pw_name);
 	}
 	if (file)
