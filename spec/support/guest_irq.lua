@@ -24,6 +24,7 @@ function irq.code(pin)
 	return "\xbc" .. string.pack("<I4", stack) -- mov esp, stack
 		.. edi(gdtr_at) .. "\x0f\x01\x17" -- lgdt [rdi]
 		.. edi(idtr_at) .. "\x0f\x01\x1f" -- lidt [rdi]
+		.. asm.out8(0x21, 0xff) .. asm.out8(0xa1, 0xff) -- the PICs, which see the same lines, keep quiet
 		.. irq.store(lapic_svr, 0x1ff)
 		.. irq.store(ioapic_select, 0x11 + 2 * pin) .. irq.store(ioapic_window, 0) -- to APIC 0
 		.. irq.store(ioapic_select, 0x10 + 2 * pin) .. irq.store(ioapic_window, irq.vector) -- edge, unmasked

@@ -1,0 +1,311 @@
+/* The floor under a restore: what the kernel alone takes to bring a virtual machine back, with nothing of this
+ * project around it.  One VM, one memory slot mapped MAP_PRIVATE from a file, the interrupt controllers, the vCPUs, the
+ * state set (CPUID, registers, XSAVE, local APIC, MSRs, interrupt controllers, clock), and KVM_RUN until the first port
+ * access of vCPU 0.  The state is that of a guest that was stopped at such an access.
+ *
+ * Prints one line a stage: name and median microseconds; then "total" and "p99".
+ *
+ *   cc -O2 -D_GNU_SOURCE -o floor spec/perf/floor.c
+ *   floor [VCPUS [RUNS [MIB]]]        1, 50 and 256 when not given */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define VCPUS_MAX 16
+#define RUNS_MAX  10000
+#define ENTRIES   512
+#define ENTRY     0x100000
+
+enum stage { STAGE_VM, STAGE_MEMORY, STAGE_IRQCHIP, STAGE_VCPUS, STAGE_STATE, STAGE_RUN, STAGE_TOTAL, STAGES };
+static const char *const names[] = { "vm", "memory", "irqchip", "vcpus", "state", "run", "total" };
+
+/* The kernel's own structures end in flexible arrays. */
+struct cpuid_table {
+	uint32_t count, padding;
+	struct kvm_cpuid_entry2 entries[ENTRIES];
+};
+
+struct msr_table {
+	uint32_t count, padding;
+	struct kvm_msr_entry entries[ENTRIES];
+};
+
+struct vcpu_state {
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	uint32_t xsave[1024];
+	struct kvm_lapic_state lapic;
+	struct msr_table msrs;
+};
+
+struct machine {
+	int vm;
+	int vcpus[VCPUS_MAX];
+	struct kvm_run *run;
+	void *ram;
+};
+
+static int kvm, ram_file, run_bytes;
+static unsigned vcpus = 1, runs = 50, mib = 256;
+static struct cpuid_table cpuid;
+static struct vcpu_state states[VCPUS_MAX];
+static struct kvm_irqchip chips[KVM_NR_IRQCHIPS];
+static struct kvm_clock_data clock_data;
+static double samples[STAGES][RUNS_MAX];
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static int call(int fd, unsigned long request, void *arg, const char *what)
+{
+	int result = ioctl(fd, request, arg);
+	if (result < 0)
+		fail(what);
+	return result;
+}
+
+static double now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3;
+}
+
+static void lap(enum stage stage, unsigned run, double *since)
+{
+	double now = now_us();
+	samples[stage][run] = now - *since;
+	*since = now;
+}
+
+static void make_vm(struct machine *machine)
+{
+	machine->vm = call(kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
+	uint64_t identity_map = 0xfffbc000;
+	call(machine->vm, KVM_SET_TSS_ADDR, (void *)0xfffbd000, "KVM_SET_TSS_ADDR");
+	call(machine->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR");
+}
+
+static void make_memory(struct machine *machine)
+{
+	size_t bytes = (size_t)mib << 20;
+	machine->ram = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, ram_file, 0);
+	if (machine->ram == MAP_FAILED)
+		fail("mmap");
+	struct kvm_userspace_memory_region region = { .memory_size = bytes, .userspace_addr = (uintptr_t)machine->ram };
+	call(machine->vm, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+}
+
+static void make_vcpus(struct machine *machine)
+{
+	for (unsigned i = 0; i < vcpus; i++)
+		machine->vcpus[i] = call(machine->vm, KVM_CREATE_VCPU, (void *)(uintptr_t)i, "KVM_CREATE_VCPU");
+	machine->run = mmap(NULL, (size_t)run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[0], 0);
+	if (machine->run == MAP_FAILED)
+		fail("mmap of the vCPU");
+}
+
+/* The APIC ID, as in leaf 1; the rest is the host's. */
+static void set_cpuid(int vcpu, unsigned index)
+{
+	for (unsigned i = 0; i < cpuid.count; i++)
+		if (cpuid.entries[i].function == 1)
+			cpuid.entries[i].ebx = (cpuid.entries[i].ebx & 0xffffff) | index << 24;
+	call(vcpu, KVM_SET_CPUID2, &cpuid, "KVM_SET_CPUID2");
+}
+
+static void set_state(struct machine *machine)
+{
+	for (unsigned i = 0; i < vcpus; i++) {
+		int vcpu = machine->vcpus[i];
+		struct vcpu_state *state = &states[i];
+		set_cpuid(vcpu, i);
+		call(vcpu, KVM_SET_SREGS, &state->sregs, "KVM_SET_SREGS");
+		call(vcpu, KVM_SET_XSAVE, state->xsave, "KVM_SET_XSAVE");
+		call(vcpu, KVM_SET_REGS, &state->regs, "KVM_SET_REGS");
+		call(vcpu, KVM_SET_LAPIC, &state->lapic, "KVM_SET_LAPIC");
+		call(vcpu, KVM_SET_MSRS, &state->msrs, "KVM_SET_MSRS");
+	}
+	for (unsigned i = 0; i < KVM_NR_IRQCHIPS; i++)
+		call(machine->vm, KVM_SET_IRQCHIP, &chips[i], "KVM_SET_IRQCHIP");
+	call(machine->vm, KVM_SET_CLOCK, &clock_data, "KVM_SET_CLOCK");
+}
+
+static void run_to_port(struct machine *machine)
+{
+	call(machine->vcpus[0], KVM_RUN, NULL, "KVM_RUN");
+	if (machine->run->exit_reason != KVM_EXIT_IO) {
+		fprintf(stderr, "floor: the guest left with exit %u\n", machine->run->exit_reason);
+		exit(1);
+	}
+}
+
+static void end(struct machine *machine)
+{
+	munmap(machine->run, (size_t)run_bytes);
+	for (unsigned i = 0; i < vcpus; i++)
+		close(machine->vcpus[i]);
+	close(machine->vm);
+	munmap(machine->ram, (size_t)mib << 20);
+}
+
+/* ---- the state to go back to ---------------------------------------------------------------------------------- */
+
+static void make_ram(void)
+{
+	static const uint8_t code[] = { 0xe6, 0x10, 0xeb, 0xfc }; /* 1: out %al, $0x10; jmp 1b */
+	char path[] = "/tmp/floor.XXXXXX";
+	ram_file = mkstemp(path);
+	if (ram_file < 0 || unlink(path) < 0 || ftruncate(ram_file, (off_t)mib << 20) < 0 ||
+	    pwrite(ram_file, code, sizeof code, ENTRY) != sizeof code)
+		fail("RAM file");
+}
+
+static void start_flat(int vcpu)
+{
+	struct kvm_sregs sregs;
+	struct kvm_regs regs = { .rip = ENTRY, .rflags = 2 };
+	call(vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
+	struct kvm_segment code = {
+		.limit = UINT32_MAX, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1
+	};
+	struct kvm_segment data = code;
+	data.selector = 16;
+	data.type = 3;
+	sregs.cs = code;
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.cr0 = 0x11;
+	call(vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
+	call(vcpu, KVM_SET_REGS, &regs, "KVM_SET_REGS");
+}
+
+/* Every MSR that KVM lists and that can be read and written. */
+static void get_msrs(int vcpu, struct msr_table *table)
+{
+	struct {
+		uint32_t count;
+		uint32_t indices[ENTRIES];
+	} list = { .count = ENTRIES };
+	call(kvm, KVM_GET_MSR_INDEX_LIST, &list, "KVM_GET_MSR_INDEX_LIST");
+	table->count = 0;
+	for (uint32_t i = 0; i < list.count; i++) {
+		struct {
+			uint32_t count, padding;
+			struct kvm_msr_entry entry;
+		} one = { .count = 1, .entry.index = list.indices[i] };
+		if (ioctl(vcpu, KVM_GET_MSRS, &one) == 1 && ioctl(vcpu, KVM_SET_MSRS, &one) == 1)
+			table->entries[table->count++] = one.entry;
+	}
+}
+
+static void get_state(struct machine *machine)
+{
+	for (unsigned i = 0; i < vcpus; i++) {
+		int vcpu = machine->vcpus[i];
+		struct vcpu_state *state = &states[i];
+		call(vcpu, KVM_GET_SREGS, &state->sregs, "KVM_GET_SREGS");
+		call(vcpu, KVM_GET_XSAVE, state->xsave, "KVM_GET_XSAVE");
+		call(vcpu, KVM_GET_REGS, &state->regs, "KVM_GET_REGS");
+		call(vcpu, KVM_GET_LAPIC, &state->lapic, "KVM_GET_LAPIC");
+		get_msrs(vcpu, &state->msrs);
+	}
+	for (unsigned i = 0; i < KVM_NR_IRQCHIPS; i++) {
+		chips[i].chip_id = i;
+		call(machine->vm, KVM_GET_IRQCHIP, &chips[i], "KVM_GET_IRQCHIP");
+	}
+	call(machine->vm, KVM_GET_CLOCK, &clock_data, "KVM_GET_CLOCK");
+	clock_data.flags = 0;
+}
+
+static void prepare(void)
+{
+	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (kvm < 0)
+		fail("/dev/kvm");
+	run_bytes = call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE");
+	cpuid.count = ENTRIES;
+	call(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid, "KVM_GET_SUPPORTED_CPUID");
+	make_ram();
+
+	struct machine machine;
+	make_vm(&machine);
+	make_memory(&machine);
+	call(machine.vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
+	make_vcpus(&machine);
+	for (unsigned i = 0; i < vcpus; i++)
+		set_cpuid(machine.vcpus[i], i);
+	start_flat(machine.vcpus[0]);
+	run_to_port(&machine);
+	machine.run->immediate_exit = 1; /* finish the access */
+	ioctl(machine.vcpus[0], KVM_RUN, NULL);
+	get_state(&machine);
+	end(&machine);
+}
+
+/* ---- measure -------------------------------------------------------------------------------------------------- */
+
+static void measure(unsigned run)
+{
+	struct machine machine;
+	double start = now_us(), since = start;
+	make_vm(&machine);
+	lap(STAGE_VM, run, &since);
+	make_memory(&machine);
+	lap(STAGE_MEMORY, run, &since);
+	call(machine.vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
+	lap(STAGE_IRQCHIP, run, &since);
+	make_vcpus(&machine);
+	lap(STAGE_VCPUS, run, &since);
+	set_state(&machine);
+	lap(STAGE_STATE, run, &since);
+	run_to_port(&machine);
+	lap(STAGE_RUN, run, &since);
+	samples[STAGE_TOTAL][run] = since - start;
+	end(&machine);
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static unsigned argument(int argc, char **argv, int index, unsigned fallback, unsigned most)
+{
+	if (index >= argc)
+		return fallback;
+	char *rest;
+	unsigned long value = strtoul(argv[index], &rest, 10);
+	if (*rest || value < 1 || value > most) {
+		fprintf(stderr, "usage: floor [VCPUS [RUNS [MIB]]]\n");
+		exit(2);
+	}
+	return (unsigned)value;
+}
+
+int main(int argc, char **argv)
+{
+	vcpus = argument(argc, argv, 1, vcpus, VCPUS_MAX);
+	runs = argument(argc, argv, 2, runs, RUNS_MAX);
+	mib = argument(argc, argv, 3, mib, 3072);
+	prepare();
+	for (unsigned run = 0; run < runs; run++)
+		measure(run);
+	for (int stage = 0; stage < STAGES; stage++) {
+		qsort(samples[stage], runs, sizeof(double), compare);
+		printf("%s %.1f\n", names[stage], samples[stage][runs / 2]);
+	}
+	printf("p99 %.1f\n", samples[STAGE_TOTAL][runs * 99 / 100]);
+	return 0;
+}
