@@ -6,7 +6,8 @@ local image <close> = assert(sm.image.pull(arg[1] or "docker.io/library/busybox:
 local snapshot <close> = assert(image:bake { memory_mib = 128 })
 local vm <close> = assert(snapshot:restore())
 
-local process <close> = assert(vm:spawn { "sh", "-c", "while read line; do echo \"got $line\"; done; echo bye; sleep 100" })
+local script = "while read line; do echo \"got $line\"; done; echo bye; sleep 100"
+local process <close> = assert(vm:spawn { "sh", "-c", script })
 assert(process:write "one\ntwo\n")
 print(process:read "l")
 print(process:read "l")

@@ -91,9 +91,9 @@ local function boot(self, checked, inputs, lap)
 	return vm.set_defaults(machine, process_defaults(self))
 end
 
---- A machine booted from the image, with the agent ready: no snapshot.  Options as for vm.new (kernel, vcpus, memory_mib,
--- cmdline, transport, ...), modules (a folder of kernel modules with a `list`), timeout_ms = 60000 for the boot,
--- on_stage(name, milliseconds, details).
+--- A machine booted from the image, with the agent ready: no snapshot.  Options as for vm.new (kernel, vcpus,
+-- memory_mib, cmdline, transport, ...), modules (a folder of .ko files and modules.order), timeout_ms = 60000 for the
+-- boot, on_stage(name, milliseconds, details).
 function methods:boot(given)
 	local checked = options.check(boot_options, given)
 	local lap = stopwatch(checked.on_stage)
@@ -135,7 +135,7 @@ end
 local function bake(self, checked, inputs, path, lap)
 	local machine <close>, message, code = boot(self, checked, inputs, lap)
 	if not machine then return nil, message, code end
-	local ok = true
+	local ok
 	if checked.warmup then
 		ok, message, code = warm(machine, checked.warmup, checked.timeout_ms or 60000)
 		if not ok then return nil, message, code end
@@ -153,8 +153,8 @@ local function bake(self, checked, inputs, path, lap)
 	return true
 end
 
---- Boot, wait for the agent, run the warm-up, snapshot.  Returns the snapshot and whether it was there already: the same
--- inputs are baked once.  Options as for image:boot, and warmup (argv that must end with code 0).
+--- Boot, wait for the agent, run the warm-up, snapshot.  Returns the snapshot and whether it was there already: the
+-- same inputs are baked once.  Options as for image:boot, and warmup (argv that must end with code 0).
 function methods:bake(given)
 	local types = { warmup = "list" }
 	for key, value in pairs(boot_options) do types[key] = value end

@@ -1,8 +1,8 @@
 --- Option tables: one flat table, unknown keys and wrong types are misuse and raise.
 local options = {}
 
---- Check `given` (nil counts as empty) against `types`: key -> type name as type() or math.type() gives it, "list" for a
--- table, "any" for anything.  Raises at the caller's caller.  Returns a copy.
+--- Check `given` (nil counts as empty) against `types`: key -> type name as type() or math.type() gives it, "list" for
+-- a table, "any" for anything.  Raises at the caller's caller.  Returns a copy.
 function options.check(types, given, level)
 	level = (level or 1) + 2
 	local copy = {}

@@ -47,8 +47,8 @@ function paths.guest()
 	return find("supermachine-guest", "guest init", "`make` builds it; SUPERMACHINE_LIBDIR names its folder")
 end
 
---- An initramfs of init and `modules` (a folder of .ko files and modules.order, their names in load order; nil: none), made
--- once for each content.  Returns its path.
+--- An initramfs of init and `modules` (a folder of .ko files and modules.order, their names in load order; nil: none),
+-- made once for each content.  Returns its path.
 function paths.initramfs(modules)
 	local guest, message, code = paths.guest()
 	if not guest then return nil, message, code end

@@ -33,8 +33,8 @@ function vm.set_defaults(machine, given)
 	return machine
 end
 
---- Wait until the agent says hello after a boot; returns the guest's kernel release.  nil, message, code when the machine
--- ends or timeout_ms (60000) passes; the message carries the console's last line.
+--- Wait until the agent says hello after a boot; returns the guest's kernel release.  nil, message, code when the
+-- machine ends or timeout_ms (60000) passes; the message carries the console's last line.
 function methods:wait_ready(given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
 	local release, message, code = scheduler.finish(self:ready_begin(checked.timeout_ms or 60000))

@@ -132,3 +132,28 @@ describe("Debian's own kernel #lab", function()
 		assert.are.equal("ok", lab.output(vm, { "sh", "/etc/supermachine/check" }))
 	end)
 end)
+
+describe("a busy guest #lab", function()
+	it("can be closed at any moment while disk and sockets are saturated", function()
+		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = 2 }
+		for i = 1, 8 do
+			local vm = assert(snapshot:restore { transport = i % 4 == 0 and "worker" or "direct" })
+			local disk = assert(vm:spawn { "sh", "-c", [[while :; do
+				dd if=/dev/vda of=/dev/null bs=64k 2>/dev/null
+				echo 1 >/proc/sys/vm/drop_caches
+			done]] })
+			local out = assert(vm:spawn({ "cat", "/dev/zero" }, { max_output_bytes = 1 << 20 }))
+			local both = assert(vm:spawn({ "cat" }, { max_output_bytes = 1 << 20 }))
+			for _ = 1, i do
+				assert(out:read())
+				assert(both:write(("x"):rep(4096)))
+			end
+			vm:close()
+			-- What is left of the connections ends; nothing hangs and nothing is torn down twice.
+			local result, _, code = both:wait { timeout_ms = 20000 }
+			assert.is_nil(result)
+			assert.are.equal("ECONNRESET", code)
+			for _, process in ipairs { disk, out, both } do process:close() end
+		end
+	end)
+end)

@@ -8,7 +8,9 @@ local u8, u16, u32 = "<I1", "<I2", "<I4"
 local function le32(value) return string.pack(u32, value & 0xffffffff) end
 
 -- One instruction or a short run of them each; all clobber eax and edx at most.
-function guest.out8(port, value) return "\x66\xba" .. string.pack(u16, port) .. "\xb0" .. string.pack(u8, value) .. "\xee" end
+function guest.out8(port, value)
+	return "\x66\xba" .. string.pack(u16, port) .. "\xb0" .. string.pack(u8, value) .. "\xee"
+end
 function guest.out_eax_bytes(port) -- the four bytes of eax, lowest first
 	local step = "\xee\xc1\xe8\x08" -- out dx, al; shr eax, 8
 	return "\x66\xba" .. string.pack(u16, port) .. step:rep(4)

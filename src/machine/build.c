@@ -109,12 +109,29 @@ static int build_devices(struct sm_machine *machine, const struct sm_control_bui
 	return 0;
 }
 
-static int build_vcpus(struct sm_machine *machine, struct sm_error *err)
+/* How the vCPUs come to their state: a call on each one's own thread, right after its creation. */
+struct start {
+	struct sm_hv_boot first, others; /* cold boot */
+	void *state_data;                /* restore: mapped */
+	size_t state_len;
+	struct sm_machine_state state;
+};
+
+static int boot_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
 {
-	/* Creating them is a call on their own threads: started together, waited for in order. */
+	return machine->hv->vcpu_boot(hv_vcpu, arg, err);
+}
+
+/* They are started together and waited for in order. */
+static int build_vcpus(struct sm_machine *machine, struct start *start, struct sm_error *err)
+{
 	int code = 0;
 	for (unsigned i = 0; i < machine->plan.vcpus && code == 0; i++) {
-		code = sm_vcpu_new(machine, i, &machine->vcpus[i], err);
+		if (start->state_data)
+			code = sm_vcpu_new(machine, i, sm_machine_load_vcpu, &start->state.vcpus[i], &machine->vcpus[i], err);
+		else
+			code = sm_vcpu_new(machine, i, boot_vcpu, i == 0 ? &start->first : &start->others, &machine->vcpus[i],
+			                   err);
 		if (code == 0)
 			machine->nvcpus++;
 	}
@@ -123,29 +140,13 @@ static int build_vcpus(struct sm_machine *machine, struct sm_error *err)
 		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
 		if (one < 0 && code == 0) {
 			*err = first;
-			code = one;
+			code = sm_error_context(err, "vCPU %u", i);
 		}
 	}
 	return code;
 }
 
-static int boot_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
-{
-	return machine->hv->vcpu_boot(hv_vcpu, arg, err);
-}
-
-static int boot(struct sm_machine *machine, const struct sm_control_build *build, struct sm_error *err)
-{
-	struct sm_hv_boot first = { 0 }, wait = { .kind = SM_HV_BOOT_WAIT };
-	int code = sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &first, err);
-	for (unsigned i = 0; i < machine->nvcpus && code >= 0; i++) {
-		sm_vcpu_call_begin(machine->vcpus[i], boot_vcpu, i == 0 ? &first : &wait);
-		code = sm_vcpu_call_wait(machine->vcpus[i], err);
-	}
-	return code;
-}
-
-static int restore(struct sm_machine *machine, int state_fd, struct sm_error *err)
+static int map_state(struct start *start, int state_fd, struct sm_error *err)
 {
 	struct stat st;
 	if (fstat(state_fd, &st) < 0)
@@ -155,8 +156,26 @@ static int restore(struct sm_machine *machine, int state_fd, struct sm_error *er
 	void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, state_fd, 0);
 	if (data == MAP_FAILED)
 		return sm_error_sys(err, errno, "map the machine state");
-	int code = sm_machine_load(machine, data, (size_t)st.st_size, err);
-	munmap(data, (size_t)st.st_size);
+	start->state_data = data;
+	start->state_len = (size_t)st.st_size;
+	return 0;
+}
+
+static int prepare(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
+                   struct sm_error *err)
+{
+	if (build->state_fd < 0) {
+		start->others.kind = SM_HV_BOOT_WAIT;
+		return sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &start->first, err);
+	}
+	int code = map_state(start, build->state_fd, err);
+	return code < 0 ? code
+	                : sm_machine_load_begin(machine, start->state_data, start->state_len, &start->state, err);
+}
+
+static int finish_restore(struct sm_machine *machine, struct start *start, struct sm_error *err)
+{
+	int code = sm_machine_load_finish(machine, &start->state, err);
 	if (code < 0)
 		return code;
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
@@ -165,11 +184,11 @@ static int restore(struct sm_machine *machine, int state_fd, struct sm_error *er
 	return 0;
 }
 
-static int build_stages(struct sm_machine *machine, const struct sm_control_build *build,
+static int build_stages(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
                         struct sm_control_times *times, struct sm_error *err)
 {
-	struct timespec start;
-	clock_gettime(CLOCK_MONOTONIC, &start);
+	struct timespec begin;
+	clock_gettime(CLOCK_MONOTONIC, &begin);
 
 	int code = check_host(machine, build->hv_fd, err);
 	if (code < 0)
@@ -180,27 +199,30 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 	code = machine->hv->vm_new(build->hv_fd, &machine->plan, &machine->vm, err);
 	if (code < 0)
 		return code;
-	times->vm_us = us_since(&start);
+	times->vm_us = us_since(&begin);
 
 	code = build_memory(machine, build->ram_fd, err);
 	if (code < 0)
 		return code;
-	times->memory_us = us_since(&start);
+	times->memory_us = us_since(&begin);
 
 	code = build_devices(machine, build, err);
 	if (code < 0)
 		return code;
-	times->devices_us = us_since(&start);
+	times->devices_us = us_since(&begin);
 
-	code = build_vcpus(machine, err);
+	code = prepare(machine, build, start, err);
+	if (code >= 0)
+		code = build_vcpus(machine, start, err);
 	if (code >= 0)
 		code = sm_machine_watch_halt(machine, err);
 	if (code < 0)
 		return code;
-	times->vcpus_us = us_since(&start);
+	times->vcpus_us = us_since(&begin);
 
-	code = build->state_fd >= 0 ? restore(machine, build->state_fd, err) : boot(machine, build, err);
-	times->state_us = times->total_us = us_since(&start);
+	if (start->state_data)
+		code = finish_restore(machine, start, err);
+	times->state_us = times->total_us = us_since(&begin);
 	return code;
 }
 
@@ -219,7 +241,10 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 	pthread_mutex_init(&machine->end_lock, NULL);
 
 	struct sm_control_times times = { 0 };
-	int code = build_stages(machine, build, &times, err);
+	struct start start = { 0 };
+	int code = build_stages(machine, build, &start, &times, err);
+	if (start.state_data)
+		munmap(start.state_data, start.state_len);
 	if (code < 0) {
 		sm_machine_free(machine);
 		return sm_error_context(err, build->state_fd >= 0 ? "restore" : "build");

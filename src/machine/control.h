@@ -35,7 +35,9 @@ struct sm_control_build {
 
 /* Where the time of a build went, microseconds since its start, cumulative. */
 struct sm_control_times {
-	uint32_t vm_us, memory_us, devices_us, vcpus_us, state_us, total_us;
+	uint32_t vm_us, memory_us, devices_us; /* a VM, its RAM and interrupt controllers, its devices */
+	uint32_t vcpus_us;                     /* kernel in place; vCPUs made, each with its state */
+	uint32_t state_us, total_us;           /* restore: the rest of the state */
 };
 
 /* Build a paused machine.  On failure nothing is left behind. */

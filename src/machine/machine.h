@@ -81,7 +81,16 @@ void sm_machine_unwire_irqs(struct sm_machine *machine);
 
 /* state.c: everything but RAM, while paused. */
 int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
-int sm_machine_load(struct sm_machine *machine, const void *data, size_t len, struct sm_error *err);
+/* Loading is in two halves around the creation of the vCPUs, each of which takes its own record on its own thread:
+ * begin finds the records, sm_machine_load_vcpu is the vCPU's call with its record as argument, finish does the rest. */
+struct sm_machine_state {
+	struct sm_reader vcpus[SM_PLAN_VCPUS_MAX];
+	struct sm_reader whole, rest;
+};
+int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t len, struct sm_machine_state *ret_state,
+                          struct sm_error *err);
+int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *reader, struct sm_error *err);
+int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err);
 int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
                        struct sm_error *err);
 

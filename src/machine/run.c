@@ -111,32 +111,19 @@ void sm_machine_served(struct sm_machine *machine)
 	}
 }
 
-static int tell_resumed(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
-{
-	(void)arg, (void)err;
-	machine->hv->vcpu_resumed(hv_vcpu);
-	return 0;
-}
-
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 {
 	if (atomic_load(&machine->ended))
 		return sm_error_set(err, ESHUTDOWN, "resume: the machine has ended");
 	if (machine->running)
 		return 0;
-	if (machine->restored) {
-		for (unsigned i = 0; i < machine->nvcpus; i++)
-			sm_vcpu_call_begin(machine->vcpus[i], tell_resumed, NULL);
-		for (unsigned i = 0; i < machine->nvcpus; i++)
-			sm_vcpu_call_wait(machine->vcpus[i], NULL);
-		machine->restored = false;
-	}
 	if (!machine->resumed_at_us)
 		machine->resumed_at_us = now_us();
 	machine->running = true;
 	set_halt_timer(machine, true);
 	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_run(machine->vcpus[i]);
+		sm_vcpu_run(machine->vcpus[i], machine->restored);
+	machine->restored = false;
 	return 0;
 }
 

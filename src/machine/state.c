@@ -121,32 +121,25 @@ int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uin
 
 /* ---- load --------------------------------------------------------------------------------------------------- */
 
-static int load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
+int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *reader, struct sm_error *err)
 {
-	struct sm_reader *in = arg;
-	return machine->hv->vcpu_load(hv_vcpu, in, err);
+	struct sm_reader *in = reader;
+	int code = machine->hv->vcpu_load(hv_vcpu, in, err);
+	return code < 0 ? code : sm_record_close(in, "vCPU state", err);
 }
 
-static int load_vcpus(struct sm_machine *machine, struct sm_reader *in, struct sm_error *err)
+int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t len, struct sm_machine_state *ret_state,
+                          struct sm_error *err)
 {
-	struct sm_reader each[SM_PLAN_VCPUS_MAX];
-	for (unsigned i = 0; i < machine->nvcpus; i++) {
-		int code = sm_record_open(in, tag_vcpu, STATE_VERSION, "vCPU state", &each[i], err);
+	sm_reader_init(&ret_state->whole, data, len);
+	int code = sm_record_open(&ret_state->whole, tag_machine, STATE_VERSION, "machine state", &ret_state->rest, err);
+	for (unsigned i = 0; i < machine->plan.vcpus && code >= 0; i++) {
+		struct sm_reader *one = &ret_state->vcpus[i];
+		code = sm_record_open(&ret_state->rest, tag_vcpu, STATE_VERSION, "vCPU state", one, err);
 		if (code < 0)
-			return sm_error_context(err, "vCPU %u of %u", i, machine->nvcpus);
-		if (sm_get_u32(&each[i]) != i)
+			return sm_error_context(err, "vCPU %u of %u", i, machine->plan.vcpus);
+		if (sm_get_u32(one) != i)
 			return sm_error_set(err, EBADMSG, "vCPU state: number %u is out of order", i);
-	}
-	int code = 0;
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_call_begin(machine->vcpus[i], load_vcpu, &each[i]);
-	for (unsigned i = 0; i < machine->nvcpus; i++) {
-		struct sm_error first;
-		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
-		if (one < 0 && code == 0) {
-			*err = first;
-			code = sm_error_context(err, "vCPU %u", i);
-		}
 	}
 	return code;
 }
@@ -172,36 +165,46 @@ static int load_devices(struct sm_machine *machine, struct sm_reader *in, struct
 	return 0;
 }
 
-/* One record whose payload `load` reads to its end. */
-#define LOAD_RECORD(tag, what, call)                                              \
-	do {                                                                      \
-		struct sm_reader record;                                          \
-		code = sm_record_open(&in, tag, STATE_VERSION, what, &record, err); \
-		if (code < 0)                                                     \
-			return code;                                              \
-		code = call;                                                      \
-		if (code >= 0)                                                    \
-			code = sm_record_close(&record, what, err);               \
-		if (code < 0)                                                     \
-			return code;                                              \
-	} while (0)
+typedef int (*loader)(struct sm_machine *machine, struct sm_reader *record, struct sm_error *err);
 
-int sm_machine_load(struct sm_machine *machine, const void *data, size_t len, struct sm_error *err)
+static int load_vm(struct sm_machine *machine, struct sm_reader *record, struct sm_error *err)
 {
-	struct sm_reader whole, in;
-	sm_reader_init(&whole, data, len);
-	int code = sm_record_open(&whole, tag_machine, STATE_VERSION, "machine state", &in, err);
-	if (code < 0)
-		return code;
-	code = load_vcpus(machine, &in, err);
-	if (code < 0)
-		return code;
-	LOAD_RECORD(tag_vm, "interrupt controller state", machine->hv->vm_load(machine->vm, &record, err));
-	LOAD_RECORD(tag_clock, "clock state", machine->hv->vm_clock_load(machine->vm, &record, err));
-	LOAD_RECORD(tag_platform, "platform state", sm_platform_load(machine->platform, &record, err));
-	code = load_devices(machine, &in, err);
-	if (code < 0)
-		return code;
-	code = sm_record_close(&in, "machine state", err);
-	return code < 0 ? code : sm_record_close(&whole, "machine state", err);
+	return machine->hv->vm_load(machine->vm, record, err);
+}
+
+static int load_clock(struct sm_machine *machine, struct sm_reader *record, struct sm_error *err)
+{
+	return machine->hv->vm_clock_load(machine->vm, record, err);
+}
+
+static int load_platform(struct sm_machine *machine, struct sm_reader *record, struct sm_error *err)
+{
+	return sm_platform_load(machine->platform, record, err);
+}
+
+int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
+{
+	const struct {
+		uint32_t tag;
+		const char *what;
+		loader load;
+	} records[] = {
+		{ tag_vm, "interrupt controller state", load_vm },
+		{ tag_clock, "clock state", load_clock },
+		{ tag_platform, "platform state", load_platform },
+	};
+	for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
+		struct sm_reader record;
+		int code = sm_record_open(&state->rest, records[i].tag, STATE_VERSION, records[i].what, &record, err);
+		if (code >= 0)
+			code = records[i].load(machine, &record, err);
+		if (code >= 0)
+			code = sm_record_close(&record, records[i].what, err);
+		if (code < 0)
+			return code;
+	}
+	int code = load_devices(machine, &state->rest, err);
+	if (code >= 0)
+		code = sm_record_close(&state->rest, "machine state", err);
+	return code < 0 ? code : sm_record_close(&state->whole, "machine state", err);
 }

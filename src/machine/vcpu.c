@@ -25,6 +25,9 @@ struct sm_vcpu {
 	void *call_arg;
 	int call_code;
 	struct sm_error call_err;
+	sm_vcpu_call first; /* after the creation */
+	void *first_arg;
+	bool tell_resumed;
 	atomic_bool want_run;
 	atomic_bool probe;
 	atomic_bool halted;
@@ -100,7 +103,8 @@ static int create(struct sm_machine *machine, struct sm_hv_vcpu *unused, void *a
 {
 	(void)unused;
 	struct sm_vcpu *vcpu = arg;
-	return hv_of(vcpu)->vcpu_new(machine->vm, vcpu->index, &vcpu->hv_vcpu, err);
+	int code = hv_of(vcpu)->vcpu_new(machine->vm, vcpu->index, &vcpu->hv_vcpu, err);
+	return code < 0 ? code : vcpu->first(machine, vcpu->hv_vcpu, vcpu->first_arg, err);
 }
 
 static int settle(struct sm_vcpu *vcpu, struct sm_error *err)
@@ -108,8 +112,10 @@ static int settle(struct sm_vcpu *vcpu, struct sm_error *err)
 	return hv_of(vcpu)->vcpu_settle(vcpu->hv_vcpu, &vcpu->io, err);
 }
 
-static void run(struct sm_vcpu *vcpu)
+static void run(struct sm_vcpu *vcpu, bool resumed)
 {
+	if (resumed)
+		hv_of(vcpu)->vcpu_resumed(vcpu->hv_vcpu);
 	while (atomic_load(&vcpu->want_run)) {
 		hv_of(vcpu)->vcpu_run(vcpu->hv_vcpu, &vcpu->io);
 		serve(vcpu);
@@ -141,9 +147,11 @@ static void *thread_main(void *arg)
 			vcpu->call_err = err;
 			pthread_cond_broadcast(&vcpu->changed);
 		} else if (atomic_load(&vcpu->want_run)) {
+			bool resumed = vcpu->tell_resumed;
+			vcpu->tell_resumed = false;
 			vcpu->running = true;
 			pthread_mutex_unlock(&vcpu->lock);
-			run(vcpu);
+			run(vcpu, resumed);
 			pthread_mutex_lock(&vcpu->lock);
 			vcpu->running = false;
 			pthread_cond_broadcast(&vcpu->changed);
@@ -155,13 +163,16 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-int sm_vcpu_new(struct sm_machine *machine, unsigned index, struct sm_vcpu **ret_vcpu, struct sm_error *err)
+int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, void *arg, struct sm_vcpu **ret_vcpu,
+                struct sm_error *err)
 {
 	struct sm_vcpu *vcpu = calloc(1, sizeof *vcpu);
 	if (!vcpu)
 		return sm_error_set(err, ENOMEM, "vCPU %u: out of memory", index);
 	vcpu->machine = machine;
 	vcpu->index = index;
+	vcpu->first = first;
+	vcpu->first_arg = arg;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_cond_init(&vcpu->changed, NULL);
 	char name[16];
@@ -216,9 +227,10 @@ int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err)
 	return code;
 }
 
-void sm_vcpu_run(struct sm_vcpu *vcpu)
+void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed)
 {
 	pthread_mutex_lock(&vcpu->lock);
+	vcpu->tell_resumed = resumed;
 	atomic_store(&vcpu->want_run, true);
 	pthread_cond_broadcast(&vcpu->changed);
 	pthread_mutex_unlock(&vcpu->lock);

@@ -18,8 +18,10 @@ struct sm_vcpu_stats {
 
 typedef int (*sm_vcpu_call)(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err);
 
-/* Starts the thread, which creates the hypervisor's vCPU; parked. */
-int sm_vcpu_new(struct sm_machine *machine, unsigned index, struct sm_vcpu **ret_vcpu, struct sm_error *err);
+/* Starts the thread, which creates the hypervisor's vCPU and then makes the call `first` (how the vCPU gets its state);
+ * parked.  sm_vcpu_call_wait gives the result of both. */
+int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, void *arg, struct sm_vcpu **ret_vcpu,
+                struct sm_error *err);
 /* Parks, joins, frees.  NULL is fine. */
 void sm_vcpu_free(struct sm_vcpu *vcpu);
 
@@ -28,9 +30,9 @@ void sm_vcpu_free(struct sm_vcpu *vcpu);
 void sm_vcpu_call_begin(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg);
 int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err);
 
-/* run lets the guest go on; park asks it to stop (any thread, also the vCPU's own) and park_wait waits until
+/* run lets the guest go on (resumed: after telling it that it was stopped); park asks it to stop (any thread, also the vCPU's own) and park_wait waits until
  * it has, with pending I/O finished. */
-void sm_vcpu_run(struct sm_vcpu *vcpu);
+void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed);
 void sm_vcpu_park(struct sm_vcpu *vcpu);
 void sm_vcpu_park_wait(struct sm_vcpu *vcpu);
 

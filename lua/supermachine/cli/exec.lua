@@ -2,7 +2,9 @@ local arguments = require "supermachine.cli.arguments"
 local attach = require "supermachine.cli.attach"
 local sm = require "supermachine"
 
-local exec = { usage = "exec [OPTION...] SNAPSHOT [--] ARGV...", summary = "restore a snapshot and run a process in it" }
+local exec = {
+	usage = "exec [OPTION...] SNAPSHOT [--] ARGV...", summary = "restore a snapshot and run a process in it",
+}
 
 function exec.main(args)
 	local options, rest = arguments.parse(args, attach.types)

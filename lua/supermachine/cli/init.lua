@@ -15,8 +15,8 @@ local function help()
 	return 0
 end
 
---- Run a command; args is a list, the command's name first.  Returns the exit code: 125 when supermachine itself failed,
--- 64 for wrong usage.
+--- Run a command; args is a list, the command's name first.  Returns the exit code: 125 when supermachine itself
+-- failed, 64 for wrong usage.
 function cli.main(args)
 	local name = table.remove(args, 1)
 	if name == "version" then
