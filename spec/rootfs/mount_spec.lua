@@ -160,5 +160,13 @@ for at, folders, files in os.walk('.'):
 			assert.is_truthy(message:find("layer.erofs", 1, true), message)
 			assert.are.same({}, left)
 		end
+		scratch.run(("mount -t tmpfs -o size=64k tmpfs '%s/small'"):format(folder))
+		local entries = { { path = "init", data = ("x"):rep(1 << 20) } }
+		local fine, message, code = core.initramfs(folder .. "/small/initramfs", entries)
+		local left = scratch.files(folder .. "/small")
+		scratch.run(("umount '%s/small'"):format(folder))
+		assert.is_nil(fine)
+		assert.are.equal("ENOSPC", code, message)
+		assert.are.same({}, left)
 	end)
 end)

@@ -24,28 +24,29 @@ struct writer {
 	struct sm_tree *tree; /* knows which paths were written */
 	int64_t ino;
 	uint8_t *buffer;
+	bool abandoned;            /* nothing more is to be written */
 	struct sm_error write_err; /* of the output, when code is set there */
 };
 
+/* Never fails: the library leaks its buffer after a failure.  What went wrong is kept, and nothing more is written. */
 static la_ssize_t cpio_write(struct archive *cpio, void *arg, const void *data, size_t len)
 {
 	struct writer *writer = arg;
-	int code = sm_fd_write_full(writer->fd, data, len);
-	if (code == 0)
-		return (la_ssize_t)len;
-	sm_error_sys(&writer->write_err, code, "write initramfs");
-	archive_set_error(cpio, writer->write_err.code, "%s", writer->write_err.message);
-	return -1;
+	(void)cpio;
+	int code = writer->abandoned || writer->write_err.code ? 0 : sm_fd_write_full(writer->fd, data, len);
+	if (code < 0)
+		sm_error_sys(&writer->write_err, code, "write initramfs");
+	return (la_ssize_t)len;
 }
 
-static int cpio_failed(const struct writer *writer, struct sm_error *err)
+static int cpio_result(const struct writer *writer, bool fine, struct sm_error *err)
 {
 	if (writer->write_err.code) {
 		*err = writer->write_err;
 		return -err->code;
 	}
 	const char *why = archive_error_string(writer->cpio);
-	return sm_error_set(err, EIO, "write initramfs: %s", why ? why : "failed");
+	return fine ? 0 : sm_error_set(err, EIO, "write initramfs: %s", why ? why : "failed");
 }
 
 static int put_header(struct writer *writer, const char *path, uint32_t mode, uint64_t size,
@@ -64,12 +65,12 @@ static int put_header(struct writer *writer, const char *path, uint32_t mode, ui
 	}
 	if (S_ISLNK(mode))
 		archive_entry_set_symlink(entry, from->data);
-	return archive_write_header(writer->cpio, entry) == ARCHIVE_OK ? 0 : cpio_failed(writer, err);
+	return cpio_result(writer, archive_write_header(writer->cpio, entry) == ARCHIVE_OK, err);
 }
 
 static int put_data(struct writer *writer, const void *data, size_t len, struct sm_error *err)
 {
-	return archive_write_data(writer->cpio, data, len) == (la_ssize_t)len ? 0 : cpio_failed(writer, err);
+	return cpio_result(writer, archive_write_data(writer->cpio, data, len) == (la_ssize_t)len, err);
 }
 
 static int put_file(struct writer *writer, uint64_t size, int fd, struct sm_error *err)
@@ -156,12 +157,11 @@ static int writer_open(struct writer *writer, struct sm_error *err)
 	int code = sm_tree_new(NAME_BYTES_MAX, ENTRIES_MAX, &writer->tree, err);
 	if (code < 0)
 		return code;
-	if (archive_write_set_format_cpio_newc(writer->cpio) != ARCHIVE_OK ||
-	    archive_write_set_bytes_per_block(writer->cpio, COPY_BYTES) != ARCHIVE_OK ||
-	    archive_write_set_bytes_in_last_block(writer->cpio, 512) != ARCHIVE_OK ||
-	    archive_write_open(writer->cpio, writer, NULL, cpio_write, NULL) != ARCHIVE_OK)
-		return cpio_failed(writer, err);
-	return 0;
+	bool fine = archive_write_set_format_cpio_newc(writer->cpio) == ARCHIVE_OK &&
+	            archive_write_set_bytes_per_block(writer->cpio, COPY_BYTES) == ARCHIVE_OK &&
+	            archive_write_set_bytes_in_last_block(writer->cpio, 512) == ARCHIVE_OK &&
+	            archive_write_open(writer->cpio, writer, NULL, cpio_write, NULL) == ARCHIVE_OK;
+	return cpio_result(writer, fine, err);
 }
 
 int sm_initramfs_write(int fd, const struct sm_initramfs_entry *entries, size_t nentries, struct sm_error *err)
@@ -175,11 +175,9 @@ int sm_initramfs_write(int fd, const struct sm_initramfs_entry *entries, size_t 
 	int code = writer_open(&writer, err);
 	for (size_t i = 0; i < nentries && code == 0; i++)
 		code = put_entry(&writer, &entries[i], err);
-	if (code == 0 && archive_write_close(writer.cpio) != ARCHIVE_OK)
-		code = cpio_failed(&writer, err);
-	/* A failed archive is abandoned, not finished: nothing more is written. */
-	if (code < 0 && writer.cpio)
-		archive_write_fail(writer.cpio);
+	if (code == 0)
+		code = cpio_result(&writer, archive_write_close(writer.cpio) == ARCHIVE_OK, err);
+	writer.abandoned = true;
 	archive_write_free(writer.cpio);
 	archive_entry_free(writer.entry);
 	sm_tree_free(writer.tree);

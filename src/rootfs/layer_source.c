@@ -92,6 +92,9 @@ int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, c
 
 void sm_layer_source_close(struct sm_layer_source *source)
 {
+	/* After a failure free alone keeps what the filter holds. */
+	if (source->unpack)
+		archive_read_close(source->unpack);
 	archive_read_free(source->unpack);
 	source->unpack = NULL;
 	sm_sha256_free(source->hash);

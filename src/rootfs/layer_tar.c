@@ -229,6 +229,9 @@ int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, stru
 		code = tar_failed(&walk, err);
 	if (code == 0)
 		code = walk_entries(&walk, max_entries, err);
+	/* After a failure free alone keeps what the reader holds. */
+	if (walk.tar)
+		archive_read_close(walk.tar);
 	archive_read_free(walk.tar);
 	uselocale(before);
 	freelocale(locale);
