@@ -43,6 +43,11 @@ describe("the guest's init #lab", function()
 		assert.are.equal("box", lab.shell(vm, "hostname"))
 		local full = assert(vm:exec { "dd", "if=/dev/zero", "of=/big", "bs=1M", "count=16" })
 		assert.is_truthy(full.stderr:find("No space left on device", 1, true))
+		lab.shell(vm, "rm /big")
+		-- A full disk in the middle of a file: the reason arrives, and nothing stays.
+		local done, message, code = vm:write_file("/root/big", ("x"):rep(16 << 20), { timeout_ms = 60000 })
+		assert.are.same({ nil, "write '/root/big': No space left on device", "ENOSPC" }, { done, message, code })
+		assert.are.equal("", lab.shell(vm, "ls /root | grep big || true"))
 	end)
 end)
 
