@@ -133,10 +133,10 @@ describe("damaged state #kvm", function()
 		other:close()
 	end)
 
-	local function refused(bytes, words, code)
+	local function refused(bytes, words, why)
 		local ok, message, name = other:load_vcpu(0, bytes)
 		assert.is_nil(ok)
-		assert.are.equal(code or "EBADMSG", name)
+		assert.are.equal(why or "EBADMSG", name)
 		assert.truthy(message:find(words, 1, true), message)
 	end
 
@@ -180,7 +180,8 @@ describe("damaged state #kvm", function()
 	end)
 
 	it("with counts out of range is refused", function()
-		refused(changed(records, "CPID", function(payload) return replace(payload, 9, le32(100000)) end), "CPUID: 100000 entries")
+		refused(changed(records, "CPID", function(payload) return replace(payload, 9, le32(100000)) end),
+			"CPUID: 100000 entries")
 		refused(changed(records, "MSRS", function() return le32(0xffffffff) end), "MSRs: 4294967295")
 		refused(changed(records, "XCRS", function(payload) return replace(payload, 1, le32(17)) end),
 			"extended control registers")
@@ -243,8 +244,8 @@ describe("damaged state #kvm", function()
 		} do
 			local call, bytes, name = table.unpack(case)
 			for at = 1, #bytes, 7 do
-				local ok, message, code = other[call](other, replace(bytes, at, string.char(bytes:byte(at) ~ 4)))
-				assert.are.same({ nil, "EBADMSG" }, { ok, code })
+				local ok, message, why = other[call](other, replace(bytes, at, string.char(bytes:byte(at) ~ 4)))
+				assert.are.same({ nil, "EBADMSG" }, { ok, why })
 				assert.truthy(message:find(name, 1, true), message)
 			end
 			assert.is_nil((other[call](other, bytes:sub(1, -2))))
