@@ -98,7 +98,8 @@ struct sm_hv {
 	/* Make the current or the next vcpu_run return SM_HV_EXIT_KICK soon.  Sticky until seen.  thread: the vCPU's
 	 * own. */
 	void (*vcpu_kick)(struct sm_hv_vcpu *vcpu);
-	/* Finish a pending MMIO or PIO (answer in io), so that registers may be read.  The guest runs no further. */
+	/* Finish a pending MMIO or PIO (answer in io), so that registers may be read.  The guest runs no further.
+	 * 1: the instruction has more to access: io holds the next part; answer it and settle again. */
 	int (*vcpu_settle)(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io, struct sm_error *err);
 	/* Whether the vCPU sleeps with interrupts off, or waits for a start that another vCPU would give: when this
 	 * holds for all of a machine, nothing but a reset will wake it. */
