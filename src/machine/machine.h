@@ -43,7 +43,9 @@ struct sm_machine {
 
 	int halt_timer; /* timerfd: looks now and then whether all vCPUs sleep for good */
 	struct sm_loop_source *halt_source;
-	uint64_t cpu_ns; /* of all vCPUs at the last look */
+	uint64_t cpu_ns;        /* of all vCPUs at the last look */
+	unsigned halted_probes; /* in a row, that found every vCPU halted */
+	atomic_bool all_halted; /* what the last one found */
 
 	int end_fd; /* socket; one end record is sent when the machine ends by itself.  Borrowed. */
 	pthread_mutex_t end_lock;

@@ -11,6 +11,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LOOK_MS       250
+#define HALTED_PROBES 3
+
 static uint64_t now_us(void)
 {
 	struct timespec now;
@@ -65,7 +68,8 @@ void sm_machine_end_reset(struct sm_machine *machine, enum sm_control_end end, c
 
 /* With the interrupt controller in the kernel, `cli; hlt` never exits.  When no vCPU used any processor time since
  * the last look, each is asked whether it can still wake; the question itself uses some, so the look after it only
- * takes a new measure. */
+ * takes a new measure.  The answers come at different moments, and a vCPU that waits for a spin lock also halts with
+ * interrupts off, so they must agree several times, with nothing happening in between. */
 static void look(void *arg, uint32_t events)
 {
 	(void)events;
@@ -76,17 +80,27 @@ static void look(void *arg, uint32_t events)
 	uint64_t cpu_ns = 0;
 	for (unsigned i = 0; i < machine->nvcpus; i++)
 		cpu_ns += sm_vcpu_cpu_ns(machine->vcpus[i]);
-	bool idle = cpu_ns == machine->cpu_ns;
+	bool measured = machine->cpu_ns == UINT64_MAX, idle = cpu_ns == machine->cpu_ns;
 	machine->cpu_ns = idle ? UINT64_MAX : cpu_ns;
-	for (unsigned i = 0; idle && i < machine->nvcpus; i++)
+	if (!idle) {
+		if (!measured)
+			machine->halted_probes = 0;
+		return;
+	}
+	machine->halted_probes = atomic_exchange(&machine->all_halted, false) ? machine->halted_probes + 1 : 0;
+	if (machine->halted_probes == HALTED_PROBES) {
+		sm_machine_end(machine, SM_CONTROL_HALT, "every vCPU is halted with interrupts off");
+		return;
+	}
+	for (unsigned i = 0; i < machine->nvcpus; i++)
 		sm_vcpu_probe(machine->vcpus[i]);
 }
 
 static void set_halt_timer(struct sm_machine *machine, bool on)
 {
 	const struct itimerspec spec = {
-		.it_interval = { .tv_nsec = on ? 500000000 : 0 },
-		.it_value = { .tv_nsec = on ? 500000000 : 0 },
+		.it_interval = { .tv_nsec = on ? LOOK_MS * 1000000 : 0 },
+		.it_value = { .tv_nsec = on ? LOOK_MS * 1000000 : 0 },
 	};
 	timerfd_settime(machine->halt_timer, 0, &spec, NULL);
 }

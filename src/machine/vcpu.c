@@ -49,7 +49,7 @@ static void look_whether_halted(struct sm_vcpu *vcpu)
 	for (unsigned i = 0; i < vcpu->machine->nvcpus; i++)
 		if (!atomic_load(&vcpu->machine->vcpus[i]->halted))
 			return;
-	sm_machine_end(vcpu->machine, SM_CONTROL_HALT, "every vCPU is halted with interrupts off");
+	atomic_store(&vcpu->machine->all_halted, true);
 }
 
 /* Serve one exit.  The only place that looks at exit kinds. */
