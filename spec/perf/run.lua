@@ -2,8 +2,8 @@
 -- Usage: build/supermachine spec/perf/run.lua [--tier=direct|lab] [--out=FILE] [--merge=FILE]...
 --
 -- A bench file returns { tier = "direct" or "lab", run = function(report) }; report{ name =, unit =, samples =,
--- against =, against_samples = } adds a row: medians, the 99th percentile, and ratio = our median over theirs.  Machines
--- are noisy: nothing passes or fails here.  --merge adds the rows of another run's --out.
+-- against =, against_samples = } adds a row: medians, the 99th percentile, and ratio = our median over theirs.
+-- Machines are noisy: nothing passes or fails here.  --merge adds the rows of another run's --out.
 local core = require "supermachine.core"
 local lfs = require "lfs"
 

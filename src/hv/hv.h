@@ -21,11 +21,11 @@ struct sm_hv_vm;   /* the back end's own */
 struct sm_hv_vcpu; /* the back end's own */
 
 struct sm_hv_caps {
-	const char *name;     /* "kvm" */
-	bool irqfd;           /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
-	bool ioeventfd;       /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
-	unsigned max_vcpus;   /* of one machine */
-	unsigned gpa_bits;    /* guest physical address width */
+	const char *name;   /* "kvm" */
+	bool irqfd;         /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
+	bool ioeventfd;     /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
+	unsigned max_vcpus; /* of one machine */
+	unsigned gpa_bits;  /* guest physical address width */
 };
 
 enum sm_hv_exit_kind {
@@ -43,20 +43,20 @@ enum sm_hv_exit_kind {
 struct sm_hv_exit {
 	enum sm_hv_exit_kind kind;
 	bool write;
-	uint8_t size;    /* MMIO, PIO: 1, 2, 4 or 8 bytes */
+	uint8_t size;     /* MMIO, PIO: 1, 2, 4 or 8 bytes */
 	uint64_t address; /* guest physical address or port */
 	/* MMIO, PIO write: the value.  Read: the caller stores the answer here before the next vcpu_run. */
 	uint64_t data;
-	int error;           /* ERROR: positive errno */
-	const char *detail;  /* ERROR, SHUTDOWN: static text or NULL */
+	int error;          /* ERROR: positive errno */
+	const char *detail; /* ERROR, SHUTDOWN: static text or NULL */
 };
 
 /* How a vCPU starts. */
 enum sm_hv_boot_kind {
-	SM_HV_BOOT_WAIT = 1,  /* an application processor: waits for the guest to start it */
-	SM_HV_BOOT_PVH,       /* x86_64: 32-bit protected mode, flat, paging off, EBX = arg (xen pvh.pandoc) */
-	SM_HV_BOOT_LONG64,    /* x86_64: 64-bit, page_table in CR3, RSI = arg (Linux x86 boot protocol) */
-	SM_HV_BOOT_ARM64,     /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
+	SM_HV_BOOT_WAIT = 1, /* an application processor: waits for the guest to start it */
+	SM_HV_BOOT_PVH,      /* x86_64: 32-bit protected mode, flat, paging off, EBX = arg (xen pvh.pandoc) */
+	SM_HV_BOOT_LONG64,   /* x86_64: 64-bit, page_table in CR3, RSI = arg (Linux x86 boot protocol) */
+	SM_HV_BOOT_ARM64,    /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
 };
 
 struct sm_hv_boot {
@@ -75,7 +75,8 @@ struct sm_hv {
 	 * irqchip is cheaper) and before any vCPU. */
 	int (*vm_new)(int device_fd, const struct sm_plan *plan, struct sm_hv_vm **ret_vm, struct sm_error *err);
 	void (*vm_free)(struct sm_hv_vm *vm);
-	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only, struct sm_error *err);
+	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only,
+	              struct sm_error *err);
 	int (*vm_unmap)(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err);
 	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
 	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level);

@@ -8,12 +8,12 @@
 #include <limits.h>
 #include <math.h>
 #include <poll.h>
-#include <unistd.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
-/* read_fd(fd, max) -> what one read(2) gave; "" at the end.  For descriptors that are not ours to make non-blocking: poll
- * first. */
+/* read_fd(fd, max) -> what one read(2) gave; "" at the end.  For descriptors that are not ours to make non-blocking:
+ * poll first. */
 static int base_read_fd(lua_State *L)
 {
 	int fd = (int)luaL_checkinteger(L, 1);

@@ -63,8 +63,8 @@ static int job_run(struct sm_op *op, void *arg, struct sm_error *err)
 	for (size_t i = 0; i < job->count; i++) {
 		int code = bake(job, &layers[i], &job->results[i], op, err);
 		if (code < 0)
-			return sm_error_context(err, "%s: layer %zu (%s)", sm_oci_image_get_reference(job->image), i + 1,
-			                        layers[i].digest);
+			return sm_error_context(err, "%s: layer %zu (%s)", sm_oci_image_get_reference(job->image),
+			                        i + 1, layers[i].digest);
 		if (job->results[i].stats.root_opaque)
 			job->first = i;
 	}

@@ -41,12 +41,8 @@ static int pool_stats(lua_State *L)
 		const char *name;
 		uint64_t value;
 	} rows[] = {
-		{ "ready", stats.ready },
-		{ "in_use", stats.in_use },
-		{ "restored", stats.restored },
-		{ "handed_out", stats.handed_out },
-		{ "failed", stats.failed },
-		{ "restore_us", stats.restore_us },
+		{ "ready", stats.ready },           { "in_use", stats.in_use }, { "restored", stats.restored },
+		{ "handed_out", stats.handed_out }, { "failed", stats.failed }, { "restore_us", stats.restore_us },
 	};
 	lua_createtable(L, 0, sizeof rows / sizeof *rows);
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -112,8 +108,8 @@ static unsigned count(lua_Integer value)
 	return value < 0 || value > UINT_MAX ? UINT_MAX : (unsigned)value;
 }
 
-/* pool_new(snapshot, {min=, max=, transport=, agent=, identity_ms=, device=}): never blocks; the machines are made in the
- * background. */
+/* pool_new(snapshot, {min=, max=, transport=, agent=, identity_ms=, device=}): never blocks; the machines are made in
+ * the background. */
 static int pool_new(lua_State *L)
 {
 	static const char *const known[] = { "min", "max", "transport", "agent", "identity_ms", "device", NULL };

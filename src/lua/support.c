@@ -53,12 +53,12 @@ static int handle_tostring(lua_State *L)
 void sm_lua_class_register(lua_State *L, const struct sm_lua_class *class)
 {
 	luaL_newmetatable(L, class->name); /* sets __name */
-	lua_pushlightuserdata(L, (void *)(uintptr_t)class);
+	lua_pushlightuserdata(L, (void *)(uintptr_t) class);
 	lua_setfield(L, -2, "class");
 
 	lua_newtable(L);
 	luaL_setfuncs(L, class->methods, 0);
-	lua_pushlightuserdata(L, (void *)(uintptr_t)class);
+	lua_pushlightuserdata(L, (void *)(uintptr_t) class);
 	lua_pushcclosure(L, handle_close, 1);
 	lua_pushvalue(L, -1);
 	lua_setfield(L, -3, "close");

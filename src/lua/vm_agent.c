@@ -251,10 +251,7 @@ static int vm_command_begin(lua_State *L)
 }
 
 const luaL_Reg sm_lua_vm_agent_methods[] = {
-	{ "ready_begin", vm_ready_begin },
-	{ "connect_begin", vm_connect_begin },
-	{ "read_file_begin", vm_read_file_begin },
-	{ "write_file_begin", vm_write_file_begin },
-	{ "command_begin", vm_command_begin },
-	{ NULL, NULL },
+	{ "ready_begin", vm_ready_begin },         { "connect_begin", vm_connect_begin },
+	{ "read_file_begin", vm_read_file_begin }, { "write_file_begin", vm_write_file_begin },
+	{ "command_begin", vm_command_begin },     { NULL, NULL },
 };

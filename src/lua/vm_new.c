@@ -73,8 +73,8 @@ static bool copy(const char *text, char **ret)
 	return !text || *ret;
 }
 
-/* disks: a list; each a path, or a list of paths of EROFS layers for one composite disk.  Types are checked here, before
- * anything is allocated. */
+/* disks: a list; each a path, or a list of paths of EROFS layers for one composite disk.  Types are checked here,
+ * before anything is allocated. */
 static unsigned check_disks(lua_State *L, int index)
 {
 	if (lua_isnoneornil(L, index) || lua_getfield(L, index, "disks") == LUA_TNIL)
@@ -163,8 +163,8 @@ enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index)
 static int vm_begin(lua_State *L)
 {
 	static const char *const known[] = {
-		"vcpus", "memory_mib", "kernel", "initrd", "disks", "volume_slots", "mount_slots", "net", "dax_mib",
-		"cmdline", "cpu_disable", "transport", "agent", "device", NULL,
+		"vcpus",   "memory_mib", "kernel",      "initrd",    "disks", "volume_slots", "mount_slots", "net",
+		"dax_mib", "cmdline",    "cpu_disable", "transport", "agent", "device",       NULL,
 	};
 	lua_settop(L, 1);
 	sm_lua_options_check(L, 1, known);

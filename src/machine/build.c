@@ -128,10 +128,11 @@ static int build_vcpus(struct sm_machine *machine, struct start *start, struct s
 	int code = 0;
 	for (unsigned i = 0; i < machine->plan.vcpus && code == 0; i++) {
 		if (start->state_data)
-			code = sm_vcpu_new(machine, i, sm_machine_load_vcpu, &start->state.vcpus[i], &machine->vcpus[i], err);
-		else
-			code = sm_vcpu_new(machine, i, boot_vcpu, i == 0 ? &start->first : &start->others, &machine->vcpus[i],
+			code = sm_vcpu_new(machine, i, sm_machine_load_vcpu, &start->state.vcpus[i], &machine->vcpus[i],
 			                   err);
+		else
+			code = sm_vcpu_new(machine, i, boot_vcpu, i == 0 ? &start->first : &start->others,
+			                   &machine->vcpus[i], err);
 		if (code == 0)
 			machine->nvcpus++;
 	}
@@ -166,7 +167,8 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 {
 	if (build->state_fd < 0) {
 		start->others.kind = SM_HV_BOOT_WAIT;
-		return sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &start->first, err);
+		return sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &start->first,
+		                    err);
 	}
 	int code = map_state(start, build->state_fd, err);
 	return code < 0 ? code
@@ -289,7 +291,8 @@ int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16]
 {
 	int code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
 	if (code < 0)
-		return sm_error_sys(err, code, "generation ID at 0x%llx", (unsigned long long)machine->plan.vmgenid_gpa);
+		return sm_error_sys(err, code, "generation ID at 0x%llx",
+		                    (unsigned long long)machine->plan.vmgenid_gpa);
 	sm_fd_event_raise(machine->generation_fd);
 	return 0;
 }

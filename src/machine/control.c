@@ -283,14 +283,10 @@ int sm_control_statistics(struct sm_control *control, struct sm_control_statisti
 const char *sm_control_end_name(enum sm_control_end end)
 {
 	static const char *const names[] = {
-		[SM_CONTROL_RUNNING] = "running",
-		[SM_CONTROL_POWEROFF] = "poweroff",
-		[SM_CONTROL_RESET] = "reset",
-		[SM_CONTROL_HALT] = "halt",
-		[SM_CONTROL_PANIC] = "panic",
-		[SM_CONTROL_TRIPLE_FAULT] = "triple-fault",
-		[SM_CONTROL_FAULT] = "fault",
-		[SM_CONTROL_WORKER_DIED] = "worker-died",
+		[SM_CONTROL_RUNNING] = "running", [SM_CONTROL_POWEROFF] = "poweroff",
+		[SM_CONTROL_RESET] = "reset",     [SM_CONTROL_HALT] = "halt",
+		[SM_CONTROL_PANIC] = "panic",     [SM_CONTROL_TRIPLE_FAULT] = "triple-fault",
+		[SM_CONTROL_FAULT] = "fault",     [SM_CONTROL_WORKER_DIED] = "worker-died",
 	};
 	return end <= SM_CONTROL_WORKER_DIED ? names[end] : "?";
 }

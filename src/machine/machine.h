@@ -32,7 +32,7 @@ struct sm_machine {
 	struct sm_loop *loop;
 	struct sm_bus mmio, pio;
 	struct sm_platform *platform;
-	int generation_fd; /* irq of the generation ID's event device */
+	int generation_fd;                                 /* irq of the generation ID's event device */
 	struct sm_forward *forward[SM_PLAN_SLOTS_MAX + 2]; /* without irqfd: eventfd to interrupt, io.c */
 	unsigned nforward;
 	struct sm_machine_device devices[SM_PLAN_SLOTS_MAX];
@@ -50,7 +50,7 @@ struct sm_machine {
 	int end_fd; /* socket; one end record is sent when the machine ends by itself.  Borrowed. */
 	pthread_mutex_t end_lock;
 	atomic_bool ended;
-	uint64_t resumed_at_us;                /* CLOCK_MONOTONIC of the first resume */
+	uint64_t resumed_at_us; /* CLOCK_MONOTONIC of the first resume */
 	atomic_uint_fast64_t first_exit_us;
 };
 
@@ -84,7 +84,8 @@ void sm_machine_unwire_irqs(struct sm_machine *machine);
 /* state.c: everything but RAM, while paused. */
 int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
 /* Loading is in two halves around the creation of the vCPUs, each of which takes its own record on its own thread:
- * begin finds the records, sm_machine_load_vcpu is the vCPU's call with its record as argument, finish does the rest. */
+ * begin finds the records, sm_machine_load_vcpu is the vCPU's call with its record as argument, finish does the rest.
+ */
 struct sm_machine_state {
 	struct sm_reader vcpus[SM_PLAN_VCPUS_MAX];
 	struct sm_reader whole, rest;

@@ -44,8 +44,8 @@ int sm_message_get_fd(struct sm_reader *reader, const struct sm_message *message
 
 void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build);
 
-/* Serve one request: the only place that turns requests into calls on a machine.  *machine is NULL before BUILD.  Request
- * descriptors are borrowed; descriptors in the reply are new and pass to the caller.  end_fd: see machine.h. */
+/* Serve one request: the only place that turns requests into calls on a machine.  *machine is NULL before BUILD.
+ * Request descriptors are borrowed; descriptors in the reply are new and pass to the caller.  end_fd: see machine.h. */
 int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
                      struct sm_message *reply, struct sm_error *err);
 

@@ -58,7 +58,8 @@ void sm_machine_endf(struct sm_machine *machine, enum sm_control_end end, const 
 void sm_machine_end_reset(struct sm_machine *machine, enum sm_control_end end, const char *detail)
 {
 	char line[256];
-	if (sm_ring_last_line(sm_platform_console(machine->platform), "Kernel panic - not syncing: ", line, sizeof line))
+	if (sm_ring_last_line(sm_platform_console(machine->platform), "Kernel panic - not syncing: ", line,
+	                      sizeof line))
 		sm_machine_end(machine, SM_CONTROL_PANIC, line);
 	else
 		sm_machine_end(machine, end, detail);

@@ -132,7 +132,8 @@ int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t l
                           struct sm_error *err)
 {
 	sm_reader_init(&ret_state->whole, data, len);
-	int code = sm_record_open(&ret_state->whole, tag_machine, STATE_VERSION, "machine state", &ret_state->rest, err);
+	int code =
+	    sm_record_open(&ret_state->whole, tag_machine, STATE_VERSION, "machine state", &ret_state->rest, err);
 	for (unsigned i = 0; i < machine->plan.vcpus && code >= 0; i++) {
 		struct sm_reader *one = &ret_state->vcpus[i];
 		code = sm_record_open(&ret_state->rest, tag_vcpu, STATE_VERSION, "vCPU state", one, err);

@@ -25,13 +25,13 @@ int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, 
 /* Parks, joins, frees.  NULL is fine. */
 void sm_vcpu_free(struct sm_vcpu *vcpu);
 
-/* Run `call` on the vCPU's thread.  begin returns at once (one call at a time), wait gives the result.  The vCPU must be
- * parked, so that state is read between instructions. */
+/* Run `call` on the vCPU's thread.  begin returns at once (one call at a time), wait gives the result.  The vCPU must
+ * be parked, so that state is read between instructions. */
 void sm_vcpu_call_begin(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg);
 int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err);
 
-/* run lets the guest go on (resumed: after telling it that it was stopped); park asks it to stop (any thread, also the vCPU's own) and park_wait waits until
- * it has, with pending I/O finished. */
+/* run lets the guest go on (resumed: after telling it that it was stopped); park asks it to stop (any thread, also the
+ * vCPU's own) and park_wait waits until it has, with pending I/O finished. */
 void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed);
 void sm_vcpu_park(struct sm_vcpu *vcpu);
 void sm_vcpu_park_wait(struct sm_vcpu *vcpu);

@@ -23,7 +23,7 @@ struct sm_worker {
 
 /* Before each body, with the message's descriptors.  Native byte order: both ends are this program. */
 struct frame {
-	uint32_t op; /* request: enum sm_request_op; reply: the same */
+	uint32_t op;  /* request: enum sm_request_op; reply: the same */
 	int32_t code; /* reply: 0 or -errno; the body is the error's message then */
 	uint32_t len;
 	uint32_t nfds;

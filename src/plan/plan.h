@@ -11,14 +11,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define SM_PLAN_VERSION 1
-#define SM_PLAN_VCPUS_MAX 16
-#define SM_PLAN_SLOTS_MAX 128
-#define SM_PLAN_RAM_MAX 2
-#define SM_PLAN_CMDLINE_MAX 2048
+#define SM_PLAN_VERSION        1
+#define SM_PLAN_VCPUS_MAX      16
+#define SM_PLAN_SLOTS_MAX      128
+#define SM_PLAN_RAM_MAX        2
+#define SM_PLAN_CMDLINE_MAX    2048
 #define SM_PLAN_MEMORY_MIB_MIN 16
 #define SM_PLAN_MEMORY_MIB_MAX (1024 * 1024)
-#define SM_PLAN_DAX_DEFAULT UINT64_MAX
+#define SM_PLAN_DAX_DEFAULT    UINT64_MAX
 
 #define SM_MIB (UINT64_C(1) << 20)
 #define SM_GIB (UINT64_C(1) << 30)
@@ -64,8 +64,8 @@ struct sm_plan_slot {
 	enum sm_plan_kind kind;
 	unsigned index; /* within its kind, from 0 */
 	bool backed;
-	uint64_t base; /* MMIO base, mmio_stride bytes long */
-	unsigned irq;  /* GSI (x86_64) or INTID - 32 + 32, i.e. the plan's IRQ number (aarch64) */
+	uint64_t base;            /* MMIO base, mmio_stride bytes long */
+	unsigned irq;             /* GSI (x86_64) or INTID - 32 + 32, i.e. the plan's IRQ number (aarch64) */
 	struct sm_plan_range dax; /* bytes 0: no window */
 };
 

@@ -198,7 +198,8 @@ static int take(struct sm_pool *pool, int timeout_ms, const atomic_bool *cancel,
 	uint64_t deadline_us = timeout_ms < 0 ? UINT64_MAX : now_us() + (uint64_t)timeout_ms * 1000u;
 	for (;;) {
 		if (pool->closing || (cancel && atomic_load(cancel)))
-			return sm_error_set(err, ECANCELED, "acquire: %s", pool->closing ? "the pool was closed" : "cancelled");
+			return sm_error_set(err, ECANCELED, "acquire: %s",
+			                    pool->closing ? "the pool was closed" : "cancelled");
 		if (pool->stats.ready > 0) {
 			/* The newest is the warmest in the caches. */
 			*ret_control = pool->ready[--pool->stats.ready];
@@ -207,7 +208,8 @@ static int take(struct sm_pool *pool, int timeout_ms, const atomic_bool *cancel,
 		if (pool->making < pool->waiting && total(pool) < pool->options.max)
 			return make(pool, ret_control, err);
 		if (now_us() >= deadline_us)
-			return sm_error_set(err, ETIMEDOUT, "acquire: no machine within %d ms (%u of at most %u in use)", timeout_ms,
+			return sm_error_set(err, ETIMEDOUT,
+			                    "acquire: no machine within %d ms (%u of at most %u in use)", timeout_ms,
 			                    pool->stats.in_use, pool->options.max);
 		uint64_t failures = pool->failures;
 		wait_change(pool, deadline_us);

@@ -1,8 +1,8 @@
 /* A pool of machines restored from one snapshot, ready to be handed out.
  *
  * A thread keeps `min` machines ready: restored, resumed, and with an identity of their own (generation ID, clock,
- * entropy).  An acquire that finds none ready restores one itself as long as fewer than `max` exist, else it waits.  A machine
- * is handed out once: released, it is closed, because what a guest has seen cannot be unseen. */
+ * entropy).  An acquire that finds none ready restores one itself as long as fewer than `max` exist, else it waits.  A
+ * machine is handed out once: released, it is closed, because what a guest has seen cannot be unseen. */
 #ifndef SM_POOL_POOL_H
 #define SM_POOL_POOL_H
 
@@ -20,8 +20,8 @@ struct sm_pool;
 struct sm_pool_options {
 	unsigned min, max; /* 0 <= min <= max <= SM_POOL_MAX, 1 <= max */
 	enum sm_control_transport transport;
-	bool agent;          /* the guest runs the agent: it is told time and entropy */
-	int identity_ms;     /* how long a restored guest may take to answer */
+	bool agent;      /* the guest runs the agent: it is told time and entropy */
+	int identity_ms; /* how long a restored guest may take to answer */
 };
 
 struct sm_pool_stats {
@@ -40,8 +40,8 @@ void sm_pool_close(struct sm_pool *pool);
 struct sm_pool *sm_pool_ref(struct sm_pool *pool);
 void sm_pool_unref(struct sm_pool *pool);
 
-/* A running machine.  timeout_ms < 0: wait for ever.  -ETIMEDOUT names the limit; -ECANCELED when the pool was closed or
- * *cancel (may be NULL) was set; or why a restore failed. */
+/* A running machine.  timeout_ms < 0: wait for ever.  -ETIMEDOUT names the limit; -ECANCELED when the pool was closed
+ * or *cancel (may be NULL) was set; or why a restore failed. */
 int sm_pool_acquire(struct sm_pool *pool, int timeout_ms, const atomic_bool *cancel, struct sm_control **ret_control,
                     struct sm_error *err);
 /* Give a machine back: it is closed, and its place is free. */

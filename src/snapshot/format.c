@@ -135,7 +135,8 @@ int sm_format_hash(int fd, char out[SM_SHA256_HEX + 1], struct sm_error *err)
 		if (end < 0)
 			code = -errno;
 		else
-			code = hash_range(fd, (uint64_t)start & ~(uint64_t)(PAGE - 1), (uint64_t)end, chunk, size, hash);
+			code =
+			    hash_range(fd, (uint64_t)start & ~(uint64_t)(PAGE - 1), (uint64_t)end, chunk, size, hash);
 	}
 	if (code == 0)
 		sm_sha256_final(hash, out);
@@ -160,7 +161,7 @@ int sm_format_check(int fd, const char *name, const struct sm_format_file *expec
 	if (code < 0)
 		return sm_error_context(err, "%s", name);
 	if (strcmp(found.sha256, expected->sha256))
-		return sm_error_set(err, EBADMSG, "%s: sha256 is %s, expected %s: the file was changed", name, found.sha256,
-		                    expected->sha256);
+		return sm_error_set(err, EBADMSG, "%s: sha256 is %s, expected %s: the file was changed", name,
+		                    found.sha256, expected->sha256);
 	return 0;
 }

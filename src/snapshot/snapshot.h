@@ -4,8 +4,8 @@
  *   state   vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
  *   ram     guest RAM, zero pages are holes
  *
- * The folder appears whole, by rename.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when a
- * stamp differs (the folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is
+ * The folder appears whole, by rename.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when
+ * a stamp differs (the folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is
  * refused, and an untouched snapshot opens without reading it. */
 #ifndef SM_SNAPSHOT_SNAPSHOT_H
 #define SM_SNAPSHOT_SNAPSHOT_H
@@ -17,7 +17,7 @@
 
 #include <stdint.h>
 
-#define SM_SNAPSHOT_VERSION 1
+#define SM_SNAPSHOT_VERSION      1
 #define SM_SNAPSHOT_METADATA_MAX (1u << 20)
 
 struct sm_snapshot;

@@ -256,8 +256,9 @@ int sm_sources_open_hv(const char *path, struct sm_error *err)
 	int code = errno;
 	const char *advice = "run `supermachine doctor`";
 	if (code == ENOENT || code == ENODEV || code == ENXIO)
-		advice = "no KVM here: load the kvm-intel or kvm-amd module, and turn on virtualization in the firmware or "
-			 "nested virtualization in the hypervisor";
+		advice =
+		    "no KVM here: load the kvm-intel or kvm-amd module, and turn on virtualization in the firmware or "
+		    "nested virtualization in the hypervisor";
 	else if (code == EACCES || code == EPERM)
 		advice = "add this user to the group that owns it (usually kvm) and log in again";
 	return sm_error_sys(err, code, "%s (%s)", path, advice);

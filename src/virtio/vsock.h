@@ -127,7 +127,7 @@ bool sm_vsock_mux_service(struct sm_vsock *vsock);
 /* The first half of it: false when the guest has no buffer left. */
 bool sm_vsock_mux_control(struct sm_vsock *vsock);
 void sm_vsock_mux_reap(struct sm_vsock *vsock);
-void sm_vsock_mux_reset(struct sm_vsock *vsock); /* any thread */
+void sm_vsock_mux_reset(struct sm_vsock *vsock);   /* any thread */
 void sm_vsock_mux_hang_up(struct sm_vsock *vsock); /* loop thread: as if the guest had reset every connection */
 void sm_vsock_mux_close(struct sm_vsock *vsock);
 /* In and out of the table. */
