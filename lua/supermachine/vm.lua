@@ -41,7 +41,9 @@ function methods:wait_ready(given)
 	if release then return release end
 	local reason, detail = self:ended()
 	if reason then message = ("%s: %s: %s"):format(message, reason, detail) end
-	local last = (self:console() or ""):match "([^\r\n]+)[\r\n]*$"
+	-- What init said, or the kernel's last words.
+	local text = self:console() or ""
+	local last = text:match "supermachine: init: [^\r\n]+" or text:match "([^\r\n]+)[\r\n]*$"
 	return nil, ("the guest's agent is not ready: %s; console: %s"):format(message, last or "(nothing)"), code
 end
 

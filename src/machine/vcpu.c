@@ -122,8 +122,12 @@ static void run(struct sm_vcpu *vcpu, bool resumed)
 		if (vcpu->io.kind != SM_HV_EXIT_KICK)
 			sm_machine_served(vcpu->machine);
 	}
+	/* An access that crosses a page has parts: each is served before the guest is left. */
 	struct sm_error err = { 0 };
-	if (settle(vcpu, &err) < 0)
+	int code;
+	while ((code = settle(vcpu, &err)) == 1)
+		serve(vcpu);
+	if (code < 0)
 		sm_machine_endf(vcpu->machine, SM_CONTROL_FAULT, "vCPU %u: %s", vcpu->index, err.message);
 }
 
