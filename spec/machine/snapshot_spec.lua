@@ -118,6 +118,23 @@ describe("a snapshot #kvm", function()
 		assert.is_truthy(vm)
 	end)
 
+	it("leaves nothing on a full disk", function()
+		if not scratch.is_root() then return pending "needs root, to mount a small file system" end
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local snapshot <close> = assert(sm.snapshot.open(path))
+		local vm <close> = assert(snapshot:restore { paused = true })
+		local small = folder:join "small"
+		scratch.run(("mkdir %s && mount -t tmpfs -o size=16k none %s"):format(small, small))
+		local times, message, code = vm:snapshot(small .. "/snapshot")
+		local left = scratch.files(small)
+		scratch.run("umount " .. small)
+		assert.is_nil(times)
+		assert.are.equal("ENOSPC", code)
+		assert.is_truthy(message:find(small .. "/snapshot", 1, true), message)
+		assert.are.same({}, left)
+	end)
+
 	it("of another version is refused by name", function()
 		local folder <close> = folders.new()
 		local path = saved(folder, "snapshot")
