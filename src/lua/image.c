@@ -1,11 +1,11 @@
 /* Pulling, and the image userdata. */
 #include "lua/image.h"
 
+#include "lua/json.h"
 #include "lua/support.h"
 #include "oci/pull.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -97,41 +97,10 @@ static int image_store(lua_State *L)
 	return 1;
 }
 
-/* Depth is bounded by base/json.h; null is an absent key. */
-static void push_json(lua_State *L, const cJSON *value)
-{
-	luaL_checkstack(L, 4, "JSON");
-	if (cJSON_IsString(value)) {
-		lua_pushstring(L, value->valuestring);
-	} else if (cJSON_IsNumber(value)) {
-		double number = value->valuedouble;
-		if (floor(number) == number && fabs(number) <= 9007199254740992.0)
-			lua_pushinteger(L, (lua_Integer)number);
-		else
-			lua_pushnumber(L, number);
-	} else if (cJSON_IsArray(value) || cJSON_IsObject(value)) {
-		const cJSON *item;
-		lua_Integer index = 0;
-		lua_newtable(L);
-		cJSON_ArrayForEach(item, value)
-		{
-			push_json(L, item);
-			if (cJSON_IsArray(value))
-				lua_rawseti(L, -2, ++index);
-			else
-				lua_setfield(L, -2, item->string);
-		}
-	} else if (cJSON_IsBool(value)) {
-		lua_pushboolean(L, cJSON_IsTrue(value));
-	} else {
-		lua_pushnil(L);
-	}
-}
-
 /* The whole config document as a table (OCI image-spec, config.md). */
 static int image_config(lua_State *L)
 {
-	push_json(L, sm_oci_image_get_config(sm_lua_image_check(L, 1)));
+	sm_lua_json_push(L, sm_oci_image_get_config(sm_lua_image_check(L, 1)));
 	return 1;
 }
 
