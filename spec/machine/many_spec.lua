@@ -1,3 +1,4 @@
+local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
 local lfs = require "lfs"
@@ -34,7 +35,9 @@ describe("many machines #kvm", function()
 		local after = resources()
 		assert.are.equal(before.descriptors, after.descriptors)
 		assert.are.equal(before.threads, after.threads)
-		-- A leak of one page a machine would be 4 MiB for the thousand.
+		-- A leak of one page a machine would be 4 MiB for the thousand.  A sanitizer's own memory grows with every
+		-- thread, and it looks for leaks by itself.
+		if build.dir:match "/address$" or build.dir:match "/thread$" then return end
 		assert.is_true(after.rss_kib - before.rss_kib < 2048,
 			("RSS grew from %d to %d KiB"):format(before.rss_kib, after.rss_kib))
 	end)
