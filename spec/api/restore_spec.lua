@@ -90,7 +90,7 @@ describe("a restored guest #lab", function()
 	end)
 
 	-- SUPERMACHINE_CYCLES=100 for a soak.
-	local cycles = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "20"))
+	local cycles = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "10"))
 	it(("answers an exec, %d times in a row, with four vCPUs"):format(cycles), function()
 		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = 4 }
 		for i = 1, cycles do
