@@ -116,12 +116,13 @@ static int pool_new(lua_State *L)
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	const lua_Integer min = sm_lua_option_integer(L, 2, "min", 1);
+	const lua_Integer identity_ms = sm_lua_option_integer(L, 2, "identity_ms", 30000);
 	const struct sm_pool_options options = {
 		.min = count(min),
 		.max = count(sm_lua_option_integer(L, 2, "max", min > 16 ? min : 16)),
 		.transport = sm_lua_vm_transport(L, 2),
 		.agent = sm_lua_option_boolean(L, 2, "agent", true),
-		.identity_ms = (int)sm_lua_option_integer(L, 2, "identity_ms", 30000),
+		.identity_ms = identity_ms < 0 || identity_ms > INT_MAX ? INT_MAX : (int)identity_ms,
 	};
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 

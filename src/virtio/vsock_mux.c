@@ -228,6 +228,8 @@ void sm_vsock_mux_hang_up(struct sm_vsock *vsock)
 
 void sm_virtio_vsock_hang_up(struct sm_virtio *device)
 {
+	if (!sm_vsock_is(device))
+		return;
 	pthread_mutex_lock(&device->lock);
 	((struct sm_vsock *)device)->ended = true;
 	sm_virtio_wake(device);
