@@ -59,13 +59,13 @@ for _, transport in ipairs { "direct", "worker" } do
 		end)
 
 		it("shows the guest its virtio devices", function()
-			local reason, _, console = run(guest.load(0xd0000000) .. guest.out_eax_bytes(0x3f8) .. guest.poweroff())
+			local reason, _, console = run(guest.load(0xd0000000) .. guest.print_word() .. guest.poweroff())
 			assert.are.equal("poweroff", reason)
 			assert.are.equal("virt", console)
 		end)
 
 		it("reads nothing but ones where nothing is", function()
-			local _, _, console = run(guest.load(0xdfff0000) .. guest.out_eax_bytes(0x3f8) .. guest.poweroff())
+			local _, _, console = run(guest.load(0xdfff0000) .. guest.print_word() .. guest.poweroff())
 			assert.are.equal("\255\255\255\255", console)
 		end)
 

@@ -5,8 +5,8 @@ local sm = require "supermachine"
 
 -- Draws a nonce once, at boot, into RAM; then prints it again and again.
 local nonce_gpa = 0x200000
-local nonce_guest = guest.print "boot" .. guest.rdtsc() .. guest.store_eax(nonce_gpa)
-	.. guest.loop(guest.load(nonce_gpa) .. guest.out_eax_bytes(0x3f8))
+local nonce_guest = guest.print "boot" .. guest.counter() .. guest.store_word(nonce_gpa)
+	.. guest.loop(guest.load(nonce_gpa) .. guest.print_word())
 
 -- Read the console until it has at least `bytes` bytes.
 local function read_console(vm, bytes)
