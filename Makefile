@@ -25,15 +25,12 @@ comma := ,
 # Flags ------------------------------------------------------------------------------------------
 
 LIBRARIES := libcrypto zlib libcjson libcurl libarchive
-ifeq ($(ARCH),aarch64)
-LIBRARIES += libfdt
-endif
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)
 CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES) 2>/dev/null)
 CFLAGS_ALL = -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
-LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null) -lm -ldl -pthread
+LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null) -lfdt -lm -ldl -pthread
 LUA_STATIC = $(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a
 
 # Asked of pkg-config once, and only when something is compiled.
@@ -47,8 +44,8 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 # Sources: architecture and back end are chosen by file ---------------------------------------------
 
 ARCHES := x86_64 aarch64
-ROOMS  := base plan oci memory hv fuse net rootfs device arch arch/$(ARCH) virtio hv_kvm machine snapshot agent pool
-OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c src/machine/%_$(arch).c src/arch/%_$(arch).c)
+ROOMS  := base plan oci memory hv fuse net rootfs device arch $(addprefix arch/,$(ARCHES)) virtio hv_kvm machine snapshot agent pool
+OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),$(foreach room,plan hv_kvm machine,src/$(room)/%_$(arch).c))
 
 ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
