@@ -6,9 +6,9 @@ local sm = require "supermachine"
 
 local batches, runs = 10, 10 -- the two take turns, so that a noisy moment hits both
 
--- The median of some runs of spec/perf/floor.c, milliseconds.
+-- The median of some runs of spec/perf/floor_x86_64.c, milliseconds.
 local function floor_median(vcpus, memory_mib)
-	local pipe = assert(io.popen(("%s/spec/perf/floor %d %d %d"):format(build.dir, vcpus, runs, memory_mib)))
+	local pipe = assert(io.popen(("%s/spec/perf/floor_x86_64 %d %d %d"):format(build.dir, vcpus, runs, memory_mib)))
 	local text = pipe:read "a"
 	assert(pipe:close())
 	return assert(tonumber(text:match "total%s+([%d.]+)"), text) / 1000
@@ -41,7 +41,7 @@ local function measure(report, vcpus)
 		floor[batch] = floor_median(vcpus, memory_mib)
 	end
 	report {
-		name = ("restore.first-exit.%d-vcpu"):format(vcpus), unit = "ms", samples = total, against = "floor.c",
+		name = ("restore.first-exit.%d-vcpu"):format(vcpus), unit = "ms", samples = total, against = "floor_x86_64.c",
 		against_samples = floor,
 	}
 	report { name = ("restore.build.%d-vcpu"):format(vcpus), unit = "ms", samples = build_only }
