@@ -65,8 +65,8 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 # Sources: architecture and back end are chosen by file ---------------------------------------------
 
-ROOMS  := base plan oci memory hv fuse net rootfs device arch arch/$(ARCH) virtio hv_kvm machine snapshot agent pool
-OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c src/machine/%_$(arch).c src/arch/%_$(arch).c spec/%_$(arch).c)
+ROOMS  := base plan oci memory hv fuse net rootfs device arch $(addprefix arch/,$(ARCHES)) virtio hv_kvm machine snapshot agent pool
+OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),$(foreach room,plan hv_kvm machine,src/$(room)/%_$(arch).c) spec/%_$(arch).c)
 
 ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
