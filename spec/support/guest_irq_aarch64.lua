@@ -1,18 +1,13 @@
 -- A microguest with interrupts: code at EL1 that lets some of the GIC's through, says so, and sleeps; and instructions
 -- that only the back end's specs need.
 -- Source: ARM DDI 0487, C6.2 and D1.10 (exceptions); ARM IHI 0069 (GICv3); the addresses are those of platform.h.
-local asm = require "spec.support.microguest_aarch64"
-local core = require "supermachine.core"
-
-local ram = core.plan({ arch = "aarch64" }).ram[1].gpa
+local asm = require "spec.support.microguest"
 local irq = {}
 
-irq.entry = ram + 0x100000 -- where core.microguest puts its code
-irq.ready = 0x0c000000 -- no device is there: an access exits
 irq.timer = 27
 irq.distributor, irq.redistributors, irq.redistributor_bytes = 0x08000000, 0x080a0000, 0x20000
 
-local vectors = ram + 0x170000
+local vectors = asm.ram_base + 0x170000
 local from_el1, own_stack = 0x200, 0x80 -- of the vectors: an exception at EL1 on its own stack, then the kind
 
 local function op(code) return string.pack("<I4", code) end
@@ -68,11 +63,9 @@ function irq.enable(private, shared)
 	return table.concat(code) .. irq.isb()
 end
 
-function irq.sleep() return asm.loop(asm.wfi()) end
-
 --- The code of a guest that sleeps until shared interrupt `id`.
 function irq.code(id)
-	return irq.enable({}, { id }) .. asm.store(irq.ready, 1) .. irq.unmask() .. irq.sleep()
+	return irq.enable({}, { id }) .. asm.tell(1) .. irq.unmask() .. asm.sleep()
 end
 
 --- Put the handler around `body` into the guest's RAM; `body` finds the interrupt's number in x20.

@@ -18,12 +18,12 @@ function records.parse(bytes)
 	return list
 end
 
---- The records with the payload of `tag` replaced by what `change` makes of it.
+--- The records with the payload of the first `tag` replaced by what `change` makes of it.
 function records.changed(bytes, tag, change)
 	local out, found = {}, false
 	for _, record in ipairs(records.parse(bytes)) do
 		local payload = record.payload
-		if record.tag == tag then payload, found = change(payload), true end
+		if record.tag == tag and not found then payload, found = change(payload), true end
 		out[#out + 1] = assert(core.record_write(record.tag, 1, payload))
 	end
 	assert(found, tag)
