@@ -7,53 +7,71 @@ SHELL := /bin/bash
 
 # Variables a user may set -----------------------------------------------------------------------
 
+HOST_ARCH := $(shell uname -m)
+ARCH   ?= $(HOST_ARCH)
+# Another architecture than this machine's is compiled by its gcc against a Debian root of its own.
+CROSS := $(if $(filter-out $(HOST_ARCH),$(ARCH)),$(ARCH)-linux-gnu-)
 ifeq ($(origin CC),default)
-CC := gcc
+CC := $(CROSS)gcc
 endif
-ARCH   ?= x86_64
 SAN    ?=
 WERROR ?=
 V      ?=
-BUILD  ?= build$(if $(SAN),/$(SAN))
+BUILD  ?= build$(if $(CROSS),/$(ARCH))$(if $(SAN),/$(SAN))
 PREFIX ?= /usr/local
 CFLAGS ?= -O2 -g
-MUSL_CC ?= musl-gcc
-PKG_CONFIG ?= pkg-config
 
 comma := ,
+ARCHES := x86_64 aarch64
+ifeq ($(filter $(ARCH),$(ARCHES)),)
+$(error no such architecture: $(ARCH) ($(ARCHES) are known))
+endif
+ifeq ($(CROSS),x86_64-linux-gnu-)
+$(error ARCH=x86_64 is built on x86_64 only, and this machine is $(HOST_ARCH))
+endif
+
+# Asked for once, and only when something is compiled by this very make.
+COMPILES := $(filter-out clean help deps demo test layers format lint asan tsan,$(or $(MAKECMDGOALS),all))
+SYSROOT := $(if $(and $(CROSS),$(COMPILES)),$(shell vendor/cross/sysroot $(ARCH)))
+ifneq ($(and $(CROSS),$(COMPILES)),)
+ifeq ($(SYSROOT),)
+$(error no libraries for $(ARCH))
+endif
+TARGET := --sysroot=$(SYSROOT)
+PKG_CONFIG ?= PKG_CONFIG_SYSROOT_DIR=$(SYSROOT) PKG_CONFIG_LIBDIR=$(SYSROOT)/usr/lib/$(ARCH)-linux-gnu/pkgconfig pkg-config
+MUSL_CC ?= $(CC) $(TARGET) -specs $(SYSROOT)/usr/lib/$(ARCH)-linux-musl/musl-gcc.specs
+endif
+PKG_CONFIG ?= pkg-config
+MUSL_CC ?= musl-gcc
 
 # Flags ------------------------------------------------------------------------------------------
 
 LIBRARIES := libcrypto zlib libcjson libcurl libarchive
-ifeq ($(ARCH),aarch64)
-LIBRARIES += libfdt
-endif
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)
 CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES) 2>/dev/null)
-CFLAGS_ALL = -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
-LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null) -lm -ldl -pthread
-LUA_STATIC = $(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null)/liblua5.4.a
+CFLAGS_ALL = $(TARGET) -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
+LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null) -lfdt -lm -ldl -pthread
+# Only some versions of pkg-config put the other root before a variable.
+LUA_STATIC = $(SYSROOT)$(patsubst $(SYSROOT)%,%,$(shell $(PKG_CONFIG) --variable=libdir lua5.4 2>/dev/null))/liblua5.4.a
 
-# Asked of pkg-config once, and only when something is compiled.
-CPPFLAGS_ALL := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(CPPFLAGS_ALL))
-LIBS         := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(LIBS))
-LUA_STATIC   := $(if $(filter clean help deps,$(MAKECMDGOALS)),,$(LUA_STATIC))
+CPPFLAGS_ALL := $(if $(COMPILES),$(CPPFLAGS_ALL))
+LIBS         := $(if $(COMPILES),$(LIBS))
+LUA_STATIC   := $(if $(COMPILES),$(LUA_STATIC))
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
 # Sources: architecture and back end are chosen by file ---------------------------------------------
 
-ARCHES := x86_64 aarch64
-ROOMS  := base plan oci memory hv fuse net rootfs device arch arch/$(ARCH) virtio hv_kvm machine snapshot agent pool
-OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),src/hv_kvm/%_$(arch).c src/machine/%_$(arch).c src/arch/%_$(arch).c)
+ROOMS  := base plan oci memory hv fuse net rootfs device arch $(addprefix arch/,$(ARCHES)) virtio hv_kvm machine snapshot agent pool
+OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),$(foreach room,plan hv_kvm machine,src/$(room)/%_$(arch).c) spec/%_$(arch).c)
 
 ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
 GUEST_SOURCES := $(sort $(wildcard src/guest/*.c))
-SPEC_SOURCES  := $(sort $(wildcard spec/*/*.c))
+SPEC_SOURCES  := $(filter-out $(OTHER_ARCH),$(sort $(wildcard spec/*/*.c)))
 ALL_C         := $(sort $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] spec/*/*.[ch]))
 
 object = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
@@ -75,7 +93,7 @@ all: $(EXE) $(MODULE) $(GUEST) $(SPEC_PROGRAMS)
 
 $(BUILD)/.packages: vendor/packages vendor/missing
 	@mkdir -p $(@D)
-	@vendor/missing build
+	@vendor/missing build $(if $(CROSS),cross,library)
 	@touch $@
 
 FLAGS := $(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(LIBS) $(ARCH) $(MUSL_CC)
@@ -88,7 +106,7 @@ $(GUEST_OBJECTS): $(BUILD)/obj/guest/%.o: src/guest/%.c $(BUILD)/.flags | $(BUIL
 	@mkdir -p $(@D)
 	$(call say,MUSL,$<)
 	$(Q)$(MUSL_CC) -std=gnu17 -Os -g -Isrc -D_GNU_SOURCE $(WARNINGS) -fno-pie -ffunction-sections -fdata-sections \
-		-idirafter /usr/include -idirafter /usr/include/$(ARCH)-linux-gnu -MMD -MP -c -o $@ $<
+		-idirafter $(SYSROOT)/usr/include -idirafter $(SYSROOT)/usr/include/$(ARCH)-linux-gnu -MMD -MP -c -o $@ $<
 
 $(BUILD)/obj/%.o: src/%.c $(BUILD)/.flags | $(BUILD)/.packages
 	@mkdir -p $(@D)
@@ -110,11 +128,11 @@ $(MODULE): $(LUA_OBJECTS) $(ROOM_OBJECTS)
 $(BUILD)/supermachine-guest: $(GUEST_OBJECTS)
 	$(call say,LD,$@)
 	$(Q)$(MUSL_CC) -static -no-pie -Wl,--gc-sections -o $@ $^
-	$(Q)strip $@
+	$(Q)$(CROSS)strip $@
 
 $(ARCHIVE): $(ROOM_OBJECTS)
 	$(call say,AR,$@)
-	$(Q)rm -f $@ && ar rcs $@ $^
+	$(Q)rm -f $@ && $(CROSS)ar rcs $@ $^
 
 # Programs of the specs and benchmarks: one C file each, over the rooms.
 $(SPEC_PROGRAMS): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)

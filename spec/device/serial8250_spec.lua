@@ -6,7 +6,7 @@ local DLAB = 0x80
 
 describe("a serial port", function()
 	local port
-	before_each(function() port = assert(core.serial()) end)
+	before_each(function() port = assert(core.serial8250()) end)
 	after_each(function() port:close() end)
 
 	it("passes the driver's search for a 16550A", function()
@@ -131,7 +131,7 @@ describe("a serial port", function()
 		port:get(RBR)
 		port:set(IER, 1)
 		local state = port:save()
-		local other <close> = assert(core.serial())
+		local other <close> = assert(core.serial8250())
 		assert.is_true(other:load(state))
 		assert.are.equal(1, other:interrupts())
 		assert.are.equal(state, other:save())
@@ -154,7 +154,7 @@ end)
 
 describe("a console ring", function()
 	it("gives what was written since a cursor, and counts what it lost", function()
-		local port <close> = assert(core.serial(16))
+		local port <close> = assert(core.serial8250(16))
 		assert.are.same({ "", 0, 0 }, { port:output(0) })
 		port:print "0123456789"
 		assert.are.same({ "0123456789", 10, 0 }, { port:output(0) })
@@ -171,7 +171,7 @@ describe("a console ring", function()
 	end)
 
 	it("gives its tail", function()
-		local port <close> = assert(core.serial(8))
+		local port <close> = assert(core.serial8250(8))
 		assert.are.equal("", port:tail(5))
 		port:print "abc"
 		assert.are.same({ "abc", "bc", "" }, { port:tail(5), port:tail(2), port:tail(0) })
@@ -180,7 +180,7 @@ describe("a console ring", function()
 	end)
 
 	it("finds the last line that says something", function()
-		local port <close> = assert(core.serial(64))
+		local port <close> = assert(core.serial8250(64))
 		local panic = "Kernel panic - not syncing:"
 		assert.is_nil(port:last_line(panic))
 		port:print("[    0.1] " .. panic .. " first\r\nrest\n")

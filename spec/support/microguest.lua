@@ -1,60 +1,31 @@
--- Kernels of a few dozen bytes: an ELF with a PVH note around hand-assembled 32-bit code at 1 MiB.
--- Source: Intel SDM vol. 2 for the encodings; ELF-64 object file format; Xen docs/misc/pvh.pandoc.
-local guest = {}
+-- Kernels of a few dozen bytes for the host's architecture, hand-assembled: microguest_ARCH.lua has the instructions.
+--
+-- What every architecture gives, as strings to be put one behind the other:
+--   print(text), print_word(): on the console; the word is the last one loaded, its four bytes, lowest first
+--   load(gpa), store(gpa, value), store_word(gpa): 32 bits; the last stores the word
+--   tell(value): 32 bits to where nothing is, which a bare guest's owner sees
+--   counter(): the low half of a counter that never stands still becomes the word
+--   nop(), spin(), loop(body), times(count, body)
+--   poweroff(), reset(), halt(): how it ends; halt sleeps for good, sleep() until an interrupt, again and again
+--   kernel(code): the file that a machine boots; entry: the address of its first instruction
+local core = require "supermachine.core"
 
-guest.entry = 0x100000
-local u8, u16, u32 = "<I1", "<I2", "<I4"
+local plan = core.plan {}
+local guest = require("spec.support.microguest_" .. plan.arch)
 
-local function le32(value) return string.pack(u32, value & 0xffffffff) end
+guest.arch = plan.arch
+guest.ram_base = plan.ram[1].gpa
+guest.mmio_base, guest.mmio_stride = plan.mmio_base, plan.mmio_stride
+guest.nothing = plan.mmio_base + 0xff0000 -- past every slot a plan can have
+guest.bare = guest.ram_base + 0x100000 -- where core.microguest starts, without a kernel's file
+guest.scratch = guest.entry + 0x100000 -- RAM that no code reaches into
 
--- One instruction or a short run of them each; all clobber eax and edx at most.
-function guest.out8(port, value)
-	return "\x66\xba" .. string.pack(u16, port) .. "\xb0" .. string.pack(u8, value) .. "\xee"
-end
-function guest.out_eax_bytes(port) -- the four bytes of eax, lowest first
-	local step = "\xee\xc1\xe8\x08" -- out dx, al; shr eax, 8
-	return "\x66\xba" .. string.pack(u16, port) .. step:rep(4)
-end
-function guest.load(gpa) return "\xa1" .. le32(gpa) end -- mov eax, [gpa]
-function guest.store(gpa, value) return "\xc7\x05" .. le32(gpa) .. le32(value) end
-function guest.store_eax(gpa) return "\xa3" .. le32(gpa) end
-function guest.rdtsc() return "\x0f\x31" end
-function guest.cli() return "\xfa" end
-function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again
-function guest.spin() return "\xeb\xfe" end
-function guest.triple_fault() -- an empty IDT, then an invalid opcode
-	return guest.store(0x180000, 0) .. guest.store(0x180004, 0) .. "\x0f\x01\x1d" .. le32(0x180000) .. "\x0f\x0b"
-end
-function guest.print(text)
-	return (text:gsub(".", function(char) return guest.out8(0x3f8, char:byte()) end))
-end
-function guest.poweroff() return guest.out8(0x604, 0x34) .. guest.hlt() end
--- Run `body` again and again; it must be shorter than 2 GiB.
-function guest.loop(body) return body .. "\xe9" .. le32(-(#body + 5)) end
--- Count ecx down from `count` around `body`.
-function guest.times(count, body)
-	assert(#body + 3 < 120, "body too long for a short jump")
-	return "\xb9" .. le32(count) .. body .. "\x49\x75" .. string.pack("<i1", -(#body + 3)) -- dec ecx; jnz
-end
+function guest.tell(value) return guest.store(guest.nothing, value) end
 
---- The ELF file around `code`.
-function guest.elf(code)
-	local note = string.pack("<I4I4I4", 4, 4, 18) .. "Xen\0" .. le32(guest.entry)
-	local headers, phsize = 64, 56
-	local note_at = headers + 2 * phsize
-	local code_at = 0x1000
-	local header = "\x7fELF\2\1\1" .. ("\0"):rep(9)
-		.. string.pack("<I2I2I4I8I8I8I4I2I2I2I2I2I2", 2, 62, 1, guest.entry, headers, 0, 0, headers, phsize, 2, 64, 0, 0)
-	local load = string.pack("<I4I4I8I8I8I8I8I8", 1, 7, code_at, guest.entry, guest.entry, #code, #code, 0x1000)
-	local notes = string.pack("<I4I4I8I8I8I8I8I8", 4, 4, note_at, 0, 0, #note, #note, 4)
-	local image = header .. load .. notes .. note
-	return image .. ("\0"):rep(code_at - #image) .. code
-end
-
---- Write the ELF of `code` to `path`; returns path.
+--- Write the kernel of `code` to `path`; returns path.
 function guest.write(path, code)
 	local file = assert(io.open(path, "wb"))
-	assert(file:write(guest.elf(code)))
+	assert(file:write(guest.kernel(code)))
 	assert(file:close())
 	return path
 end

@@ -1,13 +1,7 @@
 #include "device/serial8250.h"
 
-#include "base/fd.h"
-
 #include <errno.h>
 #include <linux/serial_reg.h>
-#include <string.h>
-
-#define STATE_TAG     SM_TAG('U', 'A', 'R', 'T')
-#define STATE_VERSION 1
 
 #define IER_MASK (UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI)
 #define FCR_MASK (UART_FCR_ENABLE_FIFO | UART_FCR_TRIGGER_MASK)
@@ -19,294 +13,219 @@
 /* Somebody is at the other end: carrier, and both sides ready. */
 #define MSR_IDLE (UART_MSR_DCD | UART_MSR_DSR | UART_MSR_CTS)
 
-void sm_serial8250_init(struct sm_serial8250 *serial, struct sm_ring *output, int irq_fd)
-{
-	*serial = (struct sm_serial8250){
-		.output = output,
-		.irq_fd = irq_fd,
-		.lsr = LSR_IDLE,
-		.mcr = UART_MCR_OUT2,
-		.lcr = UART_LCR_WLEN8,
-		.dll = 1, /* 115,200 baud, for who asks */
-	};
-	pthread_mutex_init(&serial->lock, NULL);
-}
+struct port {
+	struct sm_serial serial;
+	uint8_t ier, fcr, lcr, mcr, scr, dll, dlm;
+	uint8_t errors;         /* of the line status: an overrun */
+	bool thr_empty_pending; /* the "transmitter empty" interrupt was not seen yet */
+};
 
-void sm_serial8250_done(struct sm_serial8250 *serial)
+static struct port *port_of(struct sm_serial *serial)
 {
-	pthread_mutex_destroy(&serial->lock);
+	return (struct port *)serial;
 }
 
 /* The cause to report, by priority (PC16550D, table IV). */
-static uint8_t cause(const struct sm_serial8250 *serial)
+static uint8_t cause(const struct port *port)
 {
-	if (serial->ier & UART_IER_RLSI && serial->lsr & UART_LSR_BRK_ERROR_BITS)
+	if (port->ier & UART_IER_RLSI && port->errors)
 		return UART_IIR_RLSI;
-	if (serial->ier & UART_IER_RDI && serial->count)
+	if (port->ier & UART_IER_RDI && port->serial.fifo.count)
 		return UART_IIR_RDI;
-	if (serial->ier & UART_IER_THRI && serial->thr_empty_pending)
+	if (port->ier & UART_IER_THRI && port->thr_empty_pending)
 		return UART_IIR_THRI;
 	return UART_IIR_NO_INT;
 }
 
-static void update_line(struct sm_serial8250 *serial)
+static bool pending(const struct sm_serial *serial)
 {
-	bool line = cause(serial) != UART_IIR_NO_INT;
-	if (line && !serial->line && serial->irq_fd >= 0)
-		sm_fd_event_raise(serial->irq_fd);
-	serial->line = line;
+	return cause((const struct port *)serial) != UART_IIR_NO_INT;
 }
 
-static void clear_fifo(struct sm_serial8250 *serial)
+static uint8_t read_iir(struct port *port)
 {
-	serial->head = serial->count = 0;
-	serial->lsr &= (uint8_t)~UART_LSR_DR;
-}
-
-static bool push_fifo(struct sm_serial8250 *serial, uint8_t byte)
-{
-	if (serial->count == SM_SERIAL8250_FIFO)
-		return false;
-	serial->fifo[(serial->head + serial->count++) % SM_SERIAL8250_FIFO] = byte;
-	serial->lsr |= UART_LSR_DR;
-	return true;
-}
-
-static uint8_t pop_fifo(struct sm_serial8250 *serial)
-{
-	if (serial->count == 0)
-		return 0;
-	uint8_t byte = serial->fifo[serial->head];
-	serial->head = (serial->head + 1) % SM_SERIAL8250_FIFO;
-	if (--serial->count == 0)
-		serial->lsr &= (uint8_t)~UART_LSR_DR;
-	return byte;
-}
-
-static uint8_t read_iir(struct sm_serial8250 *serial)
-{
-	uint8_t iir = cause(serial);
+	uint8_t iir = cause(port);
 	if (iir == UART_IIR_THRI)
-		serial->thr_empty_pending = false;
-	return iir | (serial->fcr & UART_FCR_ENABLE_FIFO ? IIR_FIFO : 0);
+		port->thr_empty_pending = false;
+	return iir | (port->fcr & UART_FCR_ENABLE_FIFO ? IIR_FIFO : 0);
 }
 
-static uint8_t read_lsr(struct sm_serial8250 *serial)
+static uint8_t line_status(uint8_t errors, unsigned count)
 {
-	uint8_t lsr = serial->lsr;
-	serial->lsr &= (uint8_t)~UART_LSR_BRK_ERROR_BITS;
+	return LSR_IDLE | errors | (count ? UART_LSR_DR : 0);
+}
+
+static uint8_t read_lsr(struct port *port)
+{
+	uint8_t lsr = line_status(port->errors, port->serial.fifo.count);
+	port->errors = 0;
 	return lsr;
 }
 
 /* In loopback the four outputs are the four inputs, which is how a driver knows that a port is there. */
-static uint8_t read_msr(const struct sm_serial8250 *serial)
+static uint8_t read_msr(const struct port *port)
 {
-	if (!(serial->mcr & UART_MCR_LOOP))
+	if (!(port->mcr & UART_MCR_LOOP))
 		return MSR_IDLE;
-	return (uint8_t)((serial->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) |
-	                 (serial->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
-	                 (serial->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) |
-	                 (serial->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
+	return (uint8_t)((port->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) | (port->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
+	                 (port->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) |
+	                 (port->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
 }
 
-static uint8_t read_register(struct sm_serial8250 *serial, uint64_t offset)
+static uint64_t read_register(struct sm_serial *serial, uint64_t offset)
 {
-	bool dlab = serial->lcr & UART_LCR_DLAB;
+	struct port *port = port_of(serial);
+	bool dlab = port->lcr & UART_LCR_DLAB;
 	switch (offset) {
 	case UART_RX:
-		return dlab ? serial->dll : pop_fifo(serial);
+		return dlab ? port->dll : sm_serial_pop(serial);
 	case UART_IER:
-		return dlab ? serial->dlm : serial->ier;
+		return dlab ? port->dlm : port->ier;
 	case UART_IIR:
-		return read_iir(serial);
+		return read_iir(port);
 	case UART_LCR:
-		return serial->lcr;
+		return port->lcr;
 	case UART_MCR:
-		return serial->mcr;
+		return port->mcr;
 	case UART_LSR:
-		return read_lsr(serial);
+		return read_lsr(port);
 	case UART_MSR:
-		return read_msr(serial);
+		return read_msr(port);
 	case UART_SCR:
-		return serial->scr;
+		return port->scr;
 	default:
 		return 0xff;
 	}
 }
 
-static void transmit(struct sm_serial8250 *serial, uint8_t byte)
+static void transmit(struct port *port, uint8_t byte)
 {
-	if (!(serial->mcr & UART_MCR_LOOP))
-		sm_ring_write(serial->output, &byte, 1);
-	else if (!push_fifo(serial, byte))
-		serial->lsr |= UART_LSR_OE;
-	serial->thr_empty_pending = true;
+	if (!(port->mcr & UART_MCR_LOOP))
+		sm_ring_write(port->serial.output, &byte, 1);
+	else if (!sm_serial_push(&port->serial, SM_SERIAL_FIFO, byte))
+		port->errors = UART_LSR_OE;
+	port->thr_empty_pending = true;
 }
 
-static void write_ier(struct sm_serial8250 *serial, uint8_t value)
+static void write_ier(struct port *port, uint8_t value)
 {
-	uint8_t changed = (serial->ier ^ value) & IER_MASK;
-	serial->ier = value & IER_MASK;
+	uint8_t changed = (port->ier ^ value) & IER_MASK;
+	port->ier = value & IER_MASK;
 	/* Asked to tell when the transmitter is empty: it is. */
 	if (changed & UART_IER_THRI)
-		serial->thr_empty_pending = serial->ier & UART_IER_THRI;
+		port->thr_empty_pending = port->ier & UART_IER_THRI;
 }
 
-static void write_fcr(struct sm_serial8250 *serial, uint8_t value)
+static void write_fcr(struct port *port, uint8_t value)
 {
 	/* Turning the FIFOs on or off empties them too. */
-	if ((value ^ serial->fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR)
-		clear_fifo(serial);
-	serial->fcr = value & FCR_MASK;
+	if ((value ^ port->fcr) & UART_FCR_ENABLE_FIFO || value & UART_FCR_CLEAR_RCVR)
+		port->serial.fifo.count = 0;
+	port->fcr = value & FCR_MASK;
 }
 
-static void write_register(struct sm_serial8250 *serial, uint64_t offset, uint8_t value)
+static void write_register(struct sm_serial *serial, uint64_t offset, uint64_t wide)
 {
-	bool dlab = serial->lcr & UART_LCR_DLAB;
+	struct port *port = port_of(serial);
+	uint8_t value = (uint8_t)wide;
+	bool dlab = port->lcr & UART_LCR_DLAB;
 	switch (offset) {
 	case UART_TX:
 		if (dlab)
-			serial->dll = value;
+			port->dll = value;
 		else
-			transmit(serial, value);
+			transmit(port, value);
 		break;
 	case UART_IER:
 		if (dlab)
-			serial->dlm = value;
+			port->dlm = value;
 		else
-			write_ier(serial, value);
+			write_ier(port, value);
 		break;
 	case UART_FCR:
-		write_fcr(serial, value);
+		write_fcr(port, value);
 		break;
 	case UART_LCR:
-		serial->lcr = value;
+		port->lcr = value;
 		break;
 	case UART_MCR:
-		serial->mcr = value & MCR_MASK;
+		port->mcr = value & MCR_MASK;
 		break;
 	case UART_SCR:
-		serial->scr = value;
+		port->scr = value;
 		break;
 	default: /* line and modem status are read-only */
 		break;
 	}
 }
 
-uint64_t sm_serial8250_read(struct sm_serial8250 *serial, uint64_t offset, unsigned size)
+static bool receive(struct sm_serial *serial, uint8_t byte)
 {
-	(void)size;
-	pthread_mutex_lock(&serial->lock);
-	uint8_t value = read_register(serial, offset);
-	update_line(serial);
-	pthread_mutex_unlock(&serial->lock);
-	return value;
-}
-
-void sm_serial8250_write(struct sm_serial8250 *serial, uint64_t offset, unsigned size, uint64_t value)
-{
-	(void)size;
-	pthread_mutex_lock(&serial->lock);
-	write_register(serial, offset, (uint8_t)value);
-	update_line(serial);
-	pthread_mutex_unlock(&serial->lock);
-}
-
-size_t sm_serial8250_input(struct sm_serial8250 *serial, const void *data, size_t len)
-{
-	const uint8_t *bytes = data;
-	size_t taken = 0;
-	pthread_mutex_lock(&serial->lock);
 	/* In loopback the line from outside is cut off. */
-	if (!(serial->mcr & UART_MCR_LOOP))
-		while (taken < len && push_fifo(serial, bytes[taken]))
-			taken++;
-	update_line(serial);
-	pthread_mutex_unlock(&serial->lock);
-	return taken;
+	return !(port_of(serial)->mcr & UART_MCR_LOOP) && sm_serial_push(serial, SM_SERIAL_FIFO, byte);
 }
 
-void sm_serial8250_save(struct sm_serial8250 *serial, struct sm_buf *out)
+static void save(const struct sm_serial *serial, struct sm_buf *out)
 {
-	pthread_mutex_lock(&serial->lock);
-	size_t record = sm_record_begin(out, STATE_TAG, STATE_VERSION);
-	const uint8_t registers[] = { serial->ier, serial->fcr, serial->lcr, serial->mcr,
-		                      serial->lsr, serial->scr, serial->dll, serial->dlm };
+	const struct port *port = (const struct port *)serial;
+	uint8_t lsr = line_status(port->errors, serial->fifo.count);
+	const uint8_t registers[] = {
+		port->ier, port->fcr, port->lcr, port->mcr, lsr, port->scr, port->dll, port->dlm,
+	};
 	sm_put_bytes(out, registers, sizeof registers);
-	sm_put_u8(out, serial->thr_empty_pending);
-	sm_put_u32(out, serial->count);
-	for (unsigned i = 0; i < serial->count; i++)
-		sm_put_u8(out, serial->fifo[(serial->head + i) % SM_SERIAL8250_FIFO]);
-	sm_record_end(out, record);
-	pthread_mutex_unlock(&serial->lock);
+	sm_put_u8(out, port->thr_empty_pending);
+	sm_serial_put_fifo(out, serial);
 }
 
-/* Everything into a copy first, so that a bad record changes nothing. */
-static int load_copy(struct sm_reader *record, struct sm_serial8250 *copy, struct sm_error *err)
+static int load(struct sm_serial *serial, struct sm_reader *record, struct sm_error *err)
 {
+	struct port *port = port_of(serial);
 	uint8_t registers[8];
+	struct sm_serial_fifo fifo;
 	sm_get_exact(record, registers, sizeof registers);
-	uint8_t pending = sm_get_u8(record);
-	uint32_t count = sm_get_u32(record);
-	if (count > SM_SERIAL8250_FIFO)
-		return sm_error_set(err, EBADMSG, "serial port: %u bytes in a FIFO of %d", count, SM_SERIAL8250_FIFO);
-	for (uint32_t i = 0; i < count; i++)
-		copy->fifo[i] = sm_get_u8(record);
-	int code = sm_record_close(record, "serial port", err);
+	uint8_t thr_empty_pending = sm_get_u8(record);
+	int code = sm_serial_get_fifo(record, SM_SERIAL_FIFO, &fifo, err);
+	if (code >= 0)
+		code = sm_record_close(record, "serial port", err);
 	if (code < 0)
 		return code;
 
-	copy->ier = registers[0];
-	copy->fcr = registers[1];
-	copy->lcr = registers[2];
-	copy->mcr = registers[3];
-	copy->lsr = registers[4];
-	copy->scr = registers[5];
-	copy->dll = registers[6];
-	copy->dlm = registers[7];
-	copy->thr_empty_pending = pending;
-	copy->head = 0;
-	copy->count = count;
-	uint8_t lsr = LSR_IDLE | (count ? UART_LSR_DR : 0);
-	if (copy->ier & ~IER_MASK || copy->fcr & ~FCR_MASK || copy->mcr & ~MCR_MASK || pending > 1 ||
-	    (copy->lsr & ~UART_LSR_OE) != lsr)
+	uint8_t ier = registers[0], fcr = registers[1], mcr = registers[3], errors = registers[4] & UART_LSR_OE;
+	if (ier & ~IER_MASK || fcr & ~FCR_MASK || mcr & ~MCR_MASK || thr_empty_pending > 1 ||
+	    registers[4] != line_status(errors, fifo.count))
 		return sm_error_set(err, EBADMSG, "serial port: registers that no port could have");
+	port->ier = ier;
+	port->fcr = fcr;
+	port->lcr = registers[2];
+	port->mcr = mcr;
+	port->errors = errors;
+	port->scr = registers[5];
+	port->dll = registers[6];
+	port->dlm = registers[7];
+	port->thr_empty_pending = thr_empty_pending;
+	serial->fifo = fifo;
 	return 0;
 }
 
-int sm_serial8250_load(struct sm_serial8250 *serial, struct sm_reader *in, struct sm_error *err)
-{
-	struct sm_reader record;
-	int code = sm_record_open(in, STATE_TAG, STATE_VERSION, "serial port", &record, err);
-	if (code < 0)
-		return code;
-	struct sm_serial8250 copy = { 0 };
-	code = load_copy(&record, &copy, err);
-	if (code < 0)
-		return code;
+static const struct sm_serial_model model = {
+	.tag = SM_TAG('U', 'A', 'R', 'T'),
+	.version = 1,
+	.read = read_register,
+	.write = write_register,
+	.receive = receive,
+	.pending = pending,
+	.save = save,
+	.load = load,
+};
 
-	pthread_mutex_lock(&serial->lock);
-	serial->ier = copy.ier;
-	serial->fcr = copy.fcr;
-	serial->lcr = copy.lcr;
-	serial->mcr = copy.mcr;
-	serial->lsr = copy.lsr;
-	serial->scr = copy.scr;
-	serial->dll = copy.dll;
-	serial->dlm = copy.dlm;
-	serial->thr_empty_pending = copy.thr_empty_pending;
-	serial->head = 0;
-	serial->count = copy.count;
-	memcpy(serial->fifo, copy.fifo, sizeof serial->fifo);
-	serial->line = cause(serial) != UART_IIR_NO_INT; /* not raised yet: see restored */
-	pthread_mutex_unlock(&serial->lock);
+int sm_serial8250_new(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err)
+{
+	struct port *port = sm_serial_alloc(&model, sizeof *port, output, irq_fd);
+	if (!port)
+		return sm_error_set(err, ENOMEM, "serial port: out of memory");
+	port->mcr = UART_MCR_OUT2;
+	port->lcr = UART_LCR_WLEN8;
+	port->dll = 1; /* 115,200 baud, for who asks */
+	*ret_serial = &port->serial;
 	return 0;
-}
-
-void sm_serial8250_restored(struct sm_serial8250 *serial)
-{
-	pthread_mutex_lock(&serial->lock);
-	if (serial->line && serial->irq_fd >= 0)
-		sm_fd_event_raise(serial->irq_fd);
-	pthread_mutex_unlock(&serial->lock);
 }

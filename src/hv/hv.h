@@ -20,12 +20,34 @@
 struct sm_hv_vm;   /* the back end's own */
 struct sm_hv_vcpu; /* the back end's own */
 
+/* How a vCPU starts. */
+enum sm_hv_boot_kind {
+	SM_HV_BOOT_WAIT = 1, /* an application processor: waits for the guest to start it */
+	SM_HV_BOOT_PVH,      /* x86_64: 32-bit protected mode, flat, paging off, EBX = arg (xen pvh.pandoc) */
+	SM_HV_BOOT_LONG64,   /* x86_64: 64-bit, page_table in CR3, RSI = arg (Linux x86 boot protocol) */
+	SM_HV_BOOT_ARM64,    /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
+};
+
+/* What Lua calls it; NULL: no such kind. */
+static inline const char *sm_hv_boot_name(unsigned kind)
+{
+	static const char *const names[] = {
+		[SM_HV_BOOT_WAIT] = "wait",
+		[SM_HV_BOOT_PVH] = "pvh",
+		[SM_HV_BOOT_LONG64] = "long64",
+		[SM_HV_BOOT_ARM64] = "arm64",
+	};
+	return kind < sizeof names / sizeof *names ? names[kind] : NULL;
+}
+
 struct sm_hv_caps {
 	const char *name;   /* "kvm" */
 	bool irqfd;         /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
 	bool ioeventfd;     /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
 	unsigned max_vcpus; /* of one machine */
 	unsigned gpa_bits;  /* guest physical address width */
+	/* How a guest starts that needs nothing but its code. */
+	enum sm_hv_boot_kind plain_boot;
 };
 
 enum sm_hv_exit_kind {
@@ -49,14 +71,6 @@ struct sm_hv_exit {
 	uint64_t data;
 	int error;          /* ERROR: positive errno */
 	const char *detail; /* ERROR, SHUTDOWN: static text or NULL */
-};
-
-/* How a vCPU starts. */
-enum sm_hv_boot_kind {
-	SM_HV_BOOT_WAIT = 1, /* an application processor: waits for the guest to start it */
-	SM_HV_BOOT_PVH,      /* x86_64: 32-bit protected mode, flat, paging off, EBX = arg (xen pvh.pandoc) */
-	SM_HV_BOOT_LONG64,   /* x86_64: 64-bit, page_table in CR3, RSI = arg (Linux x86 boot protocol) */
-	SM_HV_BOOT_ARM64,    /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
 };
 
 struct sm_hv_boot {

@@ -26,6 +26,14 @@
 #define MSR_MTRR_DEF_TYPE       0x2ffu
 #define MTRR_ENABLE_WRITE_BACK  UINT64_C(0x806)
 
+const enum sm_hv_boot_kind sm_kvm_arch_plain_boot = SM_HV_BOOT_PVH;
+
+int sm_kvm_arch_vcpu_open(struct sm_hv_vm *vm, unsigned index, struct sm_error *err)
+{
+	int fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
+	return fd < 0 ? sm_error_sys(err, errno, "KVM_CREATE_VCPU %u", index) : fd;
+}
+
 int sm_kvm_arch_vcpu_init(struct sm_hv_vcpu *vcpu, struct sm_error *err)
 {
 	vcpu->arch = calloc(1, sizeof *vcpu->arch);

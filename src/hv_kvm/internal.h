@@ -61,15 +61,23 @@ struct sm_kvm_need {
 extern const struct sm_kvm_need sm_kvm_needs[];
 extern const struct sm_kvm_need sm_kvm_arch_needs[];
 unsigned sm_kvm_arch_gpa_bits(int device_fd);
+extern const enum sm_hv_boot_kind sm_kvm_arch_plain_boot;
 
+/* What KVM_CREATE_VM is to be given for this plan. */
+int sm_kvm_arch_vm_type(int device_fd, const struct sm_plan *plan, unsigned long *ret_type, struct sm_error *err);
 int sm_kvm_arch_vm_init(struct sm_hv_vm *vm, struct sm_error *err);
 void sm_kvm_arch_vm_done(struct sm_hv_vm *vm); /* also after a failed init */
 int sm_kvm_arch_irqchip_new(struct sm_hv_vm *vm, struct sm_error *err);
+/* What KVM_IRQ_LINE and KVM_IRQFD call the plan's irq. */
+uint32_t sm_kvm_arch_irq_line(unsigned irq);
+uint32_t sm_kvm_arch_irq_gsi(unsigned irq);
 int sm_kvm_arch_vm_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
 int sm_kvm_arch_vm_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
 int sm_kvm_arch_clock_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
 int sm_kvm_arch_clock_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
 
+/* The descriptor of vCPU `index`, the caller's from then on. */
+int sm_kvm_arch_vcpu_open(struct sm_hv_vm *vm, unsigned index, struct sm_error *err);
 int sm_kvm_arch_vcpu_init(struct sm_hv_vcpu *vcpu, struct sm_error *err);
 void sm_kvm_arch_vcpu_done(struct sm_hv_vcpu *vcpu); /* also after a failed init */
 int sm_kvm_arch_vcpu_boot(struct sm_hv_vcpu *vcpu, const struct sm_hv_boot *boot, struct sm_error *err);

@@ -48,6 +48,7 @@ static int kvm_caps(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error 
 		.ioeventfd = true,
 		.max_vcpus = extension(device_fd, KVM_CAP_MAX_VCPUS),
 		.gpa_bits = sm_kvm_arch_gpa_bits(device_fd),
+		.plain_boot = sm_kvm_arch_plain_boot,
 	};
 	return 0;
 }
@@ -65,13 +66,16 @@ static void kvm_vm_free(struct sm_hv_vm *vm)
 }
 
 /* A signal can interrupt the creation of a VM (kernel threads are started for it); it is tried again. */
-static int create_vm(int device_fd)
+static int create_vm(int device_fd, const struct sm_plan *plan, struct sm_error *err)
 {
-	int fd;
+	unsigned long type = 0;
+	int fd, code = sm_kvm_arch_vm_type(device_fd, plan, &type, err);
+	if (code < 0)
+		return code;
 	do
-		fd = ioctl(device_fd, KVM_CREATE_VM, 0);
+		fd = ioctl(device_fd, KVM_CREATE_VM, type);
 	while (fd < 0 && errno == EINTR);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? sm_error_sys(err, errno, "KVM_CREATE_VM") : fd;
 }
 
 static int kvm_vm_new(int device_fd, const struct sm_plan *plan, struct sm_hv_vm **ret_vm, struct sm_error *err)
@@ -89,11 +93,9 @@ static int kvm_vm_new(int device_fd, const struct sm_plan *plan, struct sm_hv_vm
 		sm_error_sys(err, code, "duplicate the KVM descriptor");
 		goto fail;
 	}
-	code = vm->fd = create_vm(vm->device_fd);
-	if (code < 0) {
-		sm_error_sys(err, code, "KVM_CREATE_VM");
+	code = vm->fd = create_vm(vm->device_fd, plan, err);
+	if (code < 0)
 		goto fail;
-	}
 	code = ioctl(vm->device_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (code < (int)sizeof(struct kvm_run)) {
 		code = sm_error_sys(err, code < 0 ? errno : EPROTO, "KVM_GET_VCPU_MMAP_SIZE");
@@ -178,13 +180,13 @@ static int kvm_vm_unmap(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err)
 
 static int kvm_vm_irq_set(struct sm_hv_vm *vm, unsigned irq, bool level)
 {
-	struct kvm_irq_level line = { .irq = irq, .level = level };
+	struct kvm_irq_level line = { .irq = sm_kvm_arch_irq_line(irq), .level = level };
 	return ioctl(vm->fd, KVM_IRQ_LINE, &line) < 0 ? -errno : 0;
 }
 
 static int kvm_vm_irqfd(struct sm_hv_vm *vm, int event_fd, unsigned irq, struct sm_error *err)
 {
-	struct kvm_irqfd irqfd = { .fd = (uint32_t)event_fd, .gsi = irq };
+	struct kvm_irqfd irqfd = { .fd = (uint32_t)event_fd, .gsi = sm_kvm_arch_irq_gsi(irq) };
 	if (ioctl(vm->fd, KVM_IRQFD, &irqfd) < 0)
 		return sm_error_sys(err, errno, "KVM_IRQFD for interrupt %u", irq);
 	return 0;

@@ -37,6 +37,13 @@ unsigned sm_kvm_arch_gpa_bits(int device_fd)
 	return eax & 0xff;
 }
 
+int sm_kvm_arch_vm_type(int device_fd, const struct sm_plan *plan, unsigned long *ret_type, struct sm_error *err)
+{
+	(void)device_fd, (void)plan, (void)err;
+	*ret_type = 0;
+	return 0;
+}
+
 int sm_kvm_arch_vm_init(struct sm_hv_vm *vm, struct sm_error *err)
 {
 	vm->arch = calloc(1, sizeof *vm->arch);
@@ -65,6 +72,16 @@ int sm_kvm_arch_irqchip_new(struct sm_hv_vm *vm, struct sm_error *err)
 	if (ioctl(vm->fd, KVM_CREATE_IRQCHIP, 0) < 0)
 		return sm_error_sys(err, errno, "KVM_CREATE_IRQCHIP");
 	return 0;
+}
+
+uint32_t sm_kvm_arch_irq_line(unsigned irq)
+{
+	return irq;
+}
+
+uint32_t sm_kvm_arch_irq_gsi(unsigned irq)
+{
+	return irq;
 }
 
 /* ---- interrupt controllers ------------------------------------------------------------------------------------ */

@@ -29,7 +29,6 @@ static const struct sm_kvm_need extras[] = {
 	{ KVM_CAP_NR_MEMSLOTS, "KVM_CAP_NR_MEMSLOTS" },
 	{ KVM_CAP_NR_VCPUS, "KVM_CAP_NR_VCPUS" },
 	{ KVM_CAP_MAX_VCPUS, "KVM_CAP_MAX_VCPUS" },
-	{ KVM_CAP_TSC_CONTROL, "KVM_CAP_TSC_CONTROL" },
 	{ KVM_CAP_DIRTY_LOG_RING, "KVM_CAP_DIRTY_LOG_RING" },
 	{ 0, NULL },
 };
@@ -98,6 +97,7 @@ static bool check_device(int fd, const char *path, struct sm_kvm_probe *probe)
 	ask_capabilities(fd, sm_kvm_needs, true, probe);
 	ask_capabilities(fd, sm_kvm_arch_needs, true, probe);
 	ask_capabilities(fd, extras, false, probe);
+	ask_capabilities(fd, sm_kvm_probe_extras, false, probe);
 	struct sm_hv_caps caps;
 	if (probe->nreasons || sm_hv_kvm.caps(fd, &caps, NULL) < 0)
 		return false;

@@ -3,6 +3,11 @@
 #include <cpuid.h>
 #include <string.h>
 
+const struct sm_kvm_need sm_kvm_probe_extras[] = {
+	{ KVM_CAP_TSC_CONTROL, "KVM_CAP_TSC_CONTROL" },
+	{ 0, NULL },
+};
+
 static const uint8_t speed_code[] = {
 	0xba, 0x10, 0x00, 0x00, 0x00, /*    mov $0x10, %edx */
 	0xed,                         /* 1: in %dx, %eax */

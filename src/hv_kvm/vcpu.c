@@ -58,11 +58,9 @@ int sm_kvm_vcpu_new(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **ret
 	vcpu->untouched = true;
 	vcpu->thread = (pid_t)syscall(SYS_gettid);
 	vcpu->run = MAP_FAILED;
-	int code = vcpu->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)index);
-	if (code < 0) {
-		code = sm_error_sys(err, errno, "KVM_CREATE_VCPU %u", index);
+	int code = vcpu->fd = sm_kvm_arch_vcpu_open(vm, index, err);
+	if (code < 0)
 		goto fail;
-	}
 	vcpu->run = mmap(NULL, vm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED) {
 		code = sm_error_sys(err, errno, "map the shared area of vCPU %u", index);
@@ -259,6 +257,12 @@ static void decode(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io)
 		break;
 	case KVM_EXIT_SYSTEM_EVENT:
 		system_event(run, io);
+		break;
+	case KVM_EXIT_ARM_NISV:
+		stop(io, ENOSYS,
+		     "the guest reached for a device with an instruction that KVM cannot take apart (a pair, "
+		     "write-back, a "
+		     "vector)");
 		break;
 	case KVM_EXIT_FAIL_ENTRY:
 		stop(io, EIO, "the processor refused to enter the guest");

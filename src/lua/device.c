@@ -1,6 +1,8 @@
-/* core.serial(ring_bytes): a serial port without a machine.  core.bus(): an address space of marked ranges. */
+/* core.serial8250, core.pl011(ring_bytes): serial ports without a machine.  core.bus(): an address space of marked
+ * ranges. */
 #include "base/fd.h"
 #include "device/bus.h"
+#include "device/pl011.h"
 #include "device/serial8250.h"
 #include "lua/support.h"
 
@@ -11,33 +13,35 @@
 struct serial {
 	struct sm_lua_handle handle;
 	struct sm_ring ring;
-	struct sm_serial8250 port;
+	struct sm_serial *port;
 	int irq_fd;
 };
 
 static void serial_close(void *payload)
 {
 	struct serial *self = payload;
-	sm_serial8250_done(&self->port);
+	sm_serial_free(self->port);
 	sm_ring_done(&self->ring);
 	sm_fd_close(&self->irq_fd);
 }
 
 static const struct sm_lua_class serial_class;
 
-/* get(register) -> byte */
+/* get(offset of a register, size or 1) -> value */
 static int serial_get(lua_State *L)
 {
 	struct serial *self = sm_lua_check(L, 1, &serial_class);
-	lua_pushinteger(L, (lua_Integer)sm_serial8250_read(&self->port, (uint64_t)luaL_checkinteger(L, 2), 1));
+	uint64_t offset = (uint64_t)luaL_checkinteger(L, 2);
+	lua_pushinteger(L, (lua_Integer)sm_serial_read(self->port, offset, (unsigned)luaL_optinteger(L, 3, 1)));
 	return 1;
 }
 
-/* set(register, byte) */
+/* set(offset of a register, value, size or 1) */
 static int serial_set(lua_State *L)
 {
 	struct serial *self = sm_lua_check(L, 1, &serial_class);
-	sm_serial8250_write(&self->port, (uint64_t)luaL_checkinteger(L, 2), 1, (uint64_t)luaL_checkinteger(L, 3));
+	uint64_t offset = (uint64_t)luaL_checkinteger(L, 2), value = (uint64_t)luaL_checkinteger(L, 3);
+	sm_serial_write(self->port, offset, (unsigned)luaL_optinteger(L, 4, 1), value);
 	return 0;
 }
 
@@ -47,7 +51,7 @@ static int serial_type(lua_State *L)
 	struct serial *self = sm_lua_check(L, 1, &serial_class);
 	size_t len;
 	const char *data = luaL_checklstring(L, 2, &len);
-	lua_pushinteger(L, (lua_Integer)sm_serial8250_input(&self->port, data, len));
+	lua_pushinteger(L, (lua_Integer)sm_serial_input(self->port, data, len));
 	return 1;
 }
 
@@ -125,7 +129,7 @@ static int serial_save(lua_State *L)
 	char *room = lua_newuserdatauv(L, STATE_MAX, 0);
 	struct sm_buf buf;
 	sm_buf_init(&buf, STATE_MAX);
-	sm_serial8250_save(&self->port, &buf);
+	sm_serial_save(self->port, &buf);
 	size_t len = buf.len;
 	int code = buf.failed;
 	for (size_t i = 0; i < len; i++)
@@ -146,10 +150,10 @@ static int serial_load(lua_State *L)
 	struct sm_reader reader;
 	sm_reader_init(&reader, data, len);
 	struct sm_error err = { 0 };
-	int code = sm_serial8250_load(&self->port, &reader, &err);
+	int code = sm_serial_load(self->port, &reader, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	sm_serial8250_restored(&self->port);
+	sm_serial_restored(self->port);
 	lua_pushboolean(L, true);
 	return 1;
 }
@@ -175,8 +179,9 @@ static const struct sm_lua_class serial_class = {
 	.close = serial_close,
 };
 
-/* serial(ring_bytes) -> a port, or nil, message, code */
-static int serial_new(lua_State *L)
+typedef int (*maker)(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err);
+
+static int serial_new(lua_State *L, maker make)
 {
 	lua_Integer bytes = luaL_optinteger(L, 1, 0);
 	luaL_argcheck(L, bytes >= 0 && bytes <= 1 << 20, 1, "from 0 bytes to 1 MiB");
@@ -185,14 +190,27 @@ static int serial_new(lua_State *L)
 	int code = sm_ring_init(&self->ring, (size_t)bytes, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	self->irq_fd = sm_fd_event();
-	if (self->irq_fd < 0) {
+	code = self->irq_fd = sm_fd_event();
+	if (code >= 0)
+		code = make(&self->ring, self->irq_fd, &self->port, &err);
+	if (code < 0) {
+		sm_fd_close(&self->irq_fd);
 		sm_ring_done(&self->ring);
-		return sm_lua_fail(L, self->irq_fd, NULL);
+		return sm_lua_fail(L, code, &err);
 	}
-	sm_serial8250_init(&self->port, &self->ring, self->irq_fd);
 	self->handle.open = true;
 	return 1;
+}
+
+/* serial8250(ring_bytes), pl011(ring_bytes) -> a port, or nil, message, code */
+static int serial8250_new(lua_State *L)
+{
+	return serial_new(L, sm_serial8250_new);
+}
+
+static int pl011_new(lua_State *L)
+{
+	return serial_new(L, sm_pl011_new);
 }
 
 struct bus {
@@ -273,7 +291,8 @@ void sm_lua_device_open(lua_State *L)
 	sm_lua_class_register(L, &serial_class);
 	sm_lua_class_register(L, &bus_class);
 	static const luaL_Reg functions[] = {
-		{ "serial", serial_new },
+		{ "serial8250", serial8250_new },
+		{ "pl011", pl011_new },
 		{ "bus", bus_new },
 		{ NULL, NULL },
 	};

@@ -8,7 +8,6 @@
 #include <limits.h>
 #include <string.h>
 
-#define ENTRY      UINT64_C(0x100000)
 #define RUN_MS     20000
 #define MEMORY_MIB 16
 
@@ -369,25 +368,19 @@ static const struct sm_lua_class microguest_class = {
 	.close = microguest_close,
 };
 
-static enum sm_hv_boot_kind boot_option(lua_State *L, int index)
+static enum sm_hv_boot_kind boot_option(lua_State *L, const char *name)
 {
-	static const struct {
-		const char *name;
-		enum sm_hv_boot_kind kind;
-	} kinds[] = { { "pvh", SM_HV_BOOT_PVH },
-		      { "long64", SM_HV_BOOT_LONG64 },
-		      { "arm64", SM_HV_BOOT_ARM64 },
-		      { "wait", SM_HV_BOOT_WAIT },
-		      { "none", 0 } };
-	const char *name = sm_lua_option_string(L, index, "boot", "pvh");
-	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-		if (!strcmp(kinds[i].name, name))
-			return kinds[i].kind;
-	return luaL_error(L, "option 'boot': unknown value '%s'", name);
+	const char *known;
+	for (unsigned kind = SM_HV_BOOT_WAIT; (known = sm_hv_boot_name(kind)); kind++)
+		if (!strcmp(known, name))
+			return kind;
+	if (strcmp(name, "none"))
+		luaL_error(L, "option 'boot': unknown value '%s'", name);
+	return 0;
 }
 
 /* core.microguest{code=bytes, memory_mib=, vcpus=, boot=, arg=, page_table=, cpu_disable=, path=}: a guest whose vCPU 0
- * starts at the code, at 0x100000; it has run nothing yet. */
+ * starts at the code, 1 MiB into RAM; it has run nothing yet. */
 static int core_microguest(lua_State *L)
 {
 	static const char *const known[] = { "code",       "memory_mib",  "vcpus", "boot", "arg",
@@ -398,8 +391,10 @@ static int core_microguest(lua_State *L)
 		.path = sm_lua_option_string(L, 1, "path", "/dev/kvm"),
 		.memory_mib = (uint64_t)sm_lua_option_integer(L, 1, "memory_mib", MEMORY_MIB),
 		.cpu_disable = sm_lua_option_string(L, 1, "cpu_disable", NULL),
-		.boot = { .kind = boot_option(L, 1), .entry = ENTRY },
 	};
+	const char *boot = sm_lua_option_string(L, 1, "boot", NULL);
+	options.plain = !boot;
+	options.boot.kind = boot ? boot_option(L, boot) : 0;
 	options.boot.arg = (uint64_t)sm_lua_option_integer(L, 1, "arg", 0);
 	options.boot.page_table = (uint64_t)sm_lua_option_integer(L, 1, "page_table", 0);
 	lua_Integer vcpus = sm_lua_option_integer(L, 1, "vcpus", 1);

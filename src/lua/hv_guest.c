@@ -15,6 +15,8 @@
 #define EVENTS_MAX 16u
 #define MAPS_MAX   8u
 
+#define ENTRY_OFFSET UINT64_C(0x100000)
+
 struct vcpu {
 	struct sm_hv_guest *guest;
 	unsigned index;
@@ -254,8 +256,8 @@ static int build_memory(struct sm_hv_guest *guest, const struct sm_hv_guest_opti
 		code = guest->hv->vm_map(guest->vm, regions[i].gpa, regions[i].hva, regions[i].bytes, false, err);
 	if (code < 0)
 		return code;
-	code = sm_memory_write(guest->memory, options->boot.entry, options->code, options->code_bytes);
-	return code < 0 ? sm_error_sys(err, code, "code at 0x%llx", (unsigned long long)options->boot.entry) : 0;
+	code = sm_memory_write(guest->memory, guest->boot.entry, options->code, options->code_bytes);
+	return code < 0 ? sm_error_sys(err, code, "code at 0x%llx", (unsigned long long)guest->boot.entry) : 0;
 }
 
 static int build(struct sm_hv_guest *guest, const struct sm_hv_guest_options *options, struct sm_error *err)
@@ -269,11 +271,14 @@ static int build(struct sm_hv_guest *guest, const struct sm_hv_guest_options *op
 	int code = sm_plan_make(&config, &guest->plan, err);
 	if (code < 0)
 		return code;
+	guest->boot.entry = guest->plan.ram[0].gpa + ENTRY_OFFSET;
 	guest->device = open(options->path, O_RDWR | O_CLOEXEC);
 	if (guest->device < 0)
 		return sm_error_sys(err, errno, "open %s", options->path);
 	struct sm_hv_caps caps;
 	code = guest->hv->caps(guest->device, &caps, err);
+	if (code >= 0 && options->plain)
+		guest->boot.kind = caps.plain_boot;
 	if (code >= 0)
 		code = guest->hv->vm_new(guest->device, &guest->plan, &guest->vm, err);
 	if (code >= 0)
@@ -284,7 +289,7 @@ static int build(struct sm_hv_guest *guest, const struct sm_hv_guest_options *op
 		code = start_vcpu(guest, i, err);
 	if (code >= 0)
 		code = all(guest, SM_HV_GUEST_CREATE, err);
-	if (code >= 0 && options->boot.kind)
+	if (code >= 0 && guest->boot.kind)
 		code = all(guest, SM_HV_GUEST_BOOT, err);
 	return code;
 }

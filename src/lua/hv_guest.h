@@ -15,9 +15,12 @@ struct sm_hv_guest_options {
 	unsigned vcpus;
 	uint64_t memory_mib;
 	const char *cpu_disable; /* or NULL */
-	const void *code;        /* goes to boot.entry */
+	const void *code;        /* goes 1 MiB into RAM */
 	size_t code_bytes;
-	struct sm_hv_boot boot; /* of vCPU 0; the others wait.  kind 0: none is booted, all are to be loaded */
+	/* Of vCPU 0, at the code; the others wait.  plain: the back end's choice; kind 0: none is booted, all are to be
+	 * loaded. */
+	bool plain;
+	struct sm_hv_boot boot;
 };
 
 int sm_hv_guest_new(const struct sm_hv_guest_options *options, struct sm_hv_guest **ret_guest, struct sm_error *err);

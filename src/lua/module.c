@@ -17,6 +17,7 @@
 	ROW(virtio) \
 	ROW(arch) \
 	ROW(x86_64) \
+	ROW(aarch64) \
 	ROW(image) \
 	ROW(rootfs) \
 	ROW(image_rootfs) \

@@ -31,12 +31,7 @@ static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *er
 	if (plan->vcpus > machine->caps.max_vcpus)
 		return sm_error_set(err, ENOTSUP, "vcpus: %u, and %s here gives at most %u", plan->vcpus,
 		                    machine->caps.name, machine->caps.max_vcpus);
-	uint64_t end = 0;
-	for (unsigned i = 0; i < plan->nram; i++)
-		end = plan->ram[i].gpa + plan->ram[i].bytes;
-	for (unsigned i = 0; i < plan->nslots; i++)
-		if (plan->slots[i].dax.bytes)
-			end = plan->slots[i].dax.gpa + plan->slots[i].dax.bytes;
+	uint64_t end = sm_plan_end(plan);
 	if (machine->caps.gpa_bits < 64 && end > UINT64_C(1) << machine->caps.gpa_bits)
 		return sm_error_set(err, ENOTSUP, "memory_mib: RAM and DAX end at 0x%llx, the host has %u address bits",
 		                    (unsigned long long)end, machine->caps.gpa_bits);

@@ -105,6 +105,17 @@ const struct sm_plan_slot *sm_plan_find(const struct sm_plan *plan, enum sm_plan
 	return NULL;
 }
 
+uint64_t sm_plan_end(const struct sm_plan *plan)
+{
+	uint64_t end = 0;
+	for (unsigned i = 0; i < plan->nram; i++)
+		end = plan->ram[i].gpa + plan->ram[i].bytes;
+	for (unsigned i = 0; i < plan->nslots; i++)
+		if (plan->slots[i].dax.bytes)
+			end = plan->slots[i].dax.gpa + plan->slots[i].dax.bytes;
+	return end;
+}
+
 static uint64_t mounts_of(const struct sm_plan_config *config)
 {
 	return (uint64_t)config->mounts + config->mount_slots;

@@ -98,6 +98,9 @@ const char *sm_plan_arch_name(enum sm_plan_arch arch);
 /* The architecture this program was built for. */
 enum sm_plan_arch sm_plan_arch_host(void);
 
+/* Where the last of RAM and DAX windows ends. */
+uint64_t sm_plan_end(const struct sm_plan *plan);
+
 /* The slot of this kind and index, or NULL. */
 const struct sm_plan_slot *sm_plan_find(const struct sm_plan *plan, enum sm_plan_kind kind, unsigned index);
 

@@ -1,9 +1,9 @@
 /* A bzImage by its 64-bit entry (Linux, Documentation/arch/x86/boot.rst): it unpacks itself in the guest. */
+#include "arch/x86_64/bootparam.h"
 #include "arch/x86_64/load.h"
 #include "arch/x86_64/platform.h"
 #include "base/fd.h"
 
-#include <asm/bootparam.h>
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -22,12 +22,13 @@
 #define LARGE      0x80u
 #define MAPPED_GIB 4
 
-static int read_header(const struct sm_x86_load *load, struct setup_header *header, struct sm_error *err)
+static int read_header(const struct sm_x86_load *load, struct sm_x86_setup_header *header, struct sm_error *err)
 {
 	uint8_t jump;
 	memset(header, 0, sizeof *header);
 	/* The header ends where the jump at 0x200 leads: the second byte of that instruction says how far. */
-	int code = sm_fd_pread_full(load->kernel_fd, &jump, 1, HEADER_OFFSET + offsetof(struct setup_header, jump) + 1);
+	int code =
+	    sm_fd_pread_full(load->kernel_fd, &jump, 1, HEADER_OFFSET + offsetof(struct sm_x86_setup_header, jump) + 1);
 	size_t len = 0x202u + jump - HEADER_OFFSET;
 	if (len > sizeof *header)
 		len = sizeof *header;
@@ -36,19 +37,19 @@ static int read_header(const struct sm_x86_load *load, struct setup_header *head
 	return code < 0 ? sm_error_sys(err, code, "kernel: read the bzImage's header") : 0;
 }
 
-static int check_header(const struct setup_header *header, struct sm_error *err)
+static int check_header(const struct sm_x86_setup_header *header, struct sm_error *err)
 {
 	if (header->version < VERSION_MIN)
 		return sm_error_set(err, ENOEXEC, "kernel: a bzImage of boot protocol %u.%u, 2.12 or later is needed",
 		                    header->version >> 8, header->version & 0xff);
-	if (!(header->xloadflags & XLF_KERNEL_64))
+	if (!(header->xloadflags & SM_X86_XLF_KERNEL_64))
 		return sm_error_set(err, ENOEXEC, "kernel: a bzImage without a 64-bit entry (a 32-bit kernel?)");
 	return 0;
 }
 
 int sm_x86_bzimage_load(struct sm_x86_load *load, uint64_t *ret_initrd_max, struct sm_error *err)
 {
-	struct setup_header header;
+	struct sm_x86_setup_header header;
 	int code = read_header(load, &header, err);
 	if (code == 0)
 		code = check_header(&header, err);
@@ -88,9 +89,8 @@ static int write_seed(const struct sm_x86_load *load, struct sm_error *err)
 		uint64_t next;
 		uint32_t type, len;
 		uint8_t bytes[SEED_BYTES];
-	} seed = { .type = SETUP_RNG_SEED, .len = SEED_BYTES };
-	_Static_assert(offsetof(struct setup_data, data) == 16 && sizeof seed == 16 + SEED_BYTES,
-	               "as struct setup_data");
+	} seed = { .type = SM_X86_SETUP_RNG_SEED, .len = SEED_BYTES };
+	_Static_assert(sizeof seed == 16 + SEED_BYTES, "as struct setup_data");
 	if (getrandom(seed.bytes, sizeof seed.bytes, 0) != (ssize_t)sizeof seed.bytes)
 		return sm_error_sys(err, errno, "kernel: random seed");
 	int code = sm_memory_write(load->memory, SM_X86_RNG_SEED_GPA, &seed, sizeof seed);
@@ -116,7 +116,7 @@ static int write_page_tables(const struct sm_x86_load *load, struct sm_error *er
 
 static int write_zero_page(const struct sm_x86_load *load, struct sm_error *err)
 {
-	struct boot_params params;
+	struct sm_x86_boot_params params;
 	memset(&params, 0, sizeof params);
 	int code = read_header(load, &params.hdr, err);
 	if (code < 0)
@@ -130,7 +130,7 @@ static int write_zero_page(const struct sm_x86_load *load, struct sm_error *err)
 	params.e820_entries = (uint8_t)load->nmap;
 	for (unsigned i = 0; i < load->nmap; i++)
 		params.e820_table[i] =
-		    (struct boot_e820_entry){ load->map[i].gpa, load->map[i].bytes, load->map[i].type };
+		    (struct sm_x86_e820_entry){ load->map[i].gpa, load->map[i].bytes, load->map[i].type };
 	code = sm_memory_write(load->memory, SM_X86_ZERO_PAGE_GPA, &params, sizeof params);
 	return code < 0 ? sm_error_sys(err, code, "kernel: boot parameters") : 0;
 }

@@ -25,8 +25,6 @@ static int read_at(const struct sm_x86_load *load, void *data, uint64_t bytes, u
 
 static int check_header(const Elf64_Ehdr *header, struct sm_error *err)
 {
-	if (header->e_machine == EM_AARCH64)
-		return sm_error_set(err, ENOEXEC, "kernel: an aarch64 ELF image, and this machine is x86_64");
 	if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_ident[EI_DATA] != ELFDATA2LSB ||
 	    header->e_machine != EM_X86_64)
 		return sm_error_set(err, ENOEXEC, "kernel: an ELF image, but not a 64-bit x86_64 one");

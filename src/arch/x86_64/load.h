@@ -1,4 +1,4 @@
-/* The steps of sm_arch_load, private to this folder. */
+/* The steps of loading for x86_64, private to this folder. */
 #ifndef SM_ARCH_X86_64_LOAD_H
 #define SM_ARCH_X86_64_LOAD_H
 

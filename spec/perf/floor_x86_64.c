@@ -5,7 +5,7 @@
  *
  * Prints one line a stage: name and median microseconds; then "total" and "p99".
  *
- *   cc -O2 -D_GNU_SOURCE -o floor spec/perf/floor.c
+ *   cc -O2 -D_GNU_SOURCE -o floor spec/perf/floor_x86_64.c
  *   floor [VCPUS [RUNS [MIB]]]        1, 50 and 256 when not given */
 #include <errno.h>
 #include <fcntl.h>
