@@ -1,4 +1,4 @@
--- A machine without an image: any PVH kernel, its console, and why it ended.
+-- A machine without an image: any kernel, its console, and why it ended.
 --   supermachine examples/06_microguest.lua KERNEL
 local sm = require "supermachine"
 

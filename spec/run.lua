@@ -5,6 +5,7 @@
 -- direct: everything but what is tagged #lab (it needs a Linux guest); what is tagged #kvm is skipped, with the reason,
 --         where /dev/kvm cannot be opened.
 -- lab:    everything tagged #kvm or #lab, and a skip is a failure.
+-- A file NAME_ARCH_spec.lua is for hosts of that architecture alone.
 -- The last line is `N passed, N failed, N skipped`; the exit status is 0 when nothing failed.
 
 local lfs = require "lfs"
@@ -31,7 +32,16 @@ end
 if #roots == 0 then roots[1] = "spec" end
 if not ({ direct = true, lab = true, all = true })[options.tier] then die("unknown tier " .. options.tier) end
 
--- A file, or every *_spec.lua below a folder, sorted.
+-- Whether a spec's file is for hosts of another architecture.
+local function is_foreign(name)
+	local host = require "supermachine.core".plan({}).arch
+	for _, arch in ipairs { "x86_64", "aarch64" } do
+		if arch ~= host and name:find("_" .. arch .. "_spec.lua", 1, true) then return true end
+	end
+	return false
+end
+
+-- A file, or every *_spec.lua below a folder that is for this host, sorted.
 local function find_files(path, files)
 	local mode = lfs.attributes(path, "mode")
 	if not mode then die(path .. ": no such file or folder") end
@@ -48,7 +58,7 @@ local function find_files(path, files)
 		local child = path .. "/" .. name
 		if lfs.attributes(child, "mode") == "directory" then
 			find_files(child, files)
-		elseif name:match "_spec%.lua$" then
+		elseif name:match "_spec%.lua$" and not is_foreign(name) then
 			files[#files + 1] = child
 		end
 	end

@@ -1,4 +1,4 @@
--- What a cold boot puts into RAM: kernel, initramfs, command line, tables, and where the first vCPU starts.
+-- What a cold boot puts into an x86_64 machine: kernel, initramfs, command line, tables, and where vCPU 0 starts.
 local core = require "supermachine.core"
 local scratch = require "spec.support.scratch"
 
@@ -53,7 +53,7 @@ local function bzimage(payload, fields)
 	return image .. ("\xcc"):rep(1024 - #image) .. payload
 end
 
-describe("loading a kernel", function()
+describe("loading an x86_64 kernel", function()
 	local folder, kernel_path, initrd_path
 	before_each(function()
 		folder = scratch.folder()
@@ -163,6 +163,8 @@ describe("loading a kernel", function()
 			["\x1f\x8b\8\0" .. ("x"):rep(100)] = "kernel: compressed with gzip: unpack it first",
 			["\x28\xb5\x2f\xfd" .. ("x"):rep(100)] = "kernel: compressed with zstd: unpack it first",
 			["\xfd7zXZ\0" .. ("x"):rep(100)] = "kernel: compressed with xz: unpack it first",
+			["MZ\0\0zimg" .. string.pack("<I4I4", 4096, 5000) .. ("x"):rep(100)] =
+				"kernel: an EFI zboot image: unpack its payload first (5000 bytes at 4096)",
 			["\x7fELF"] = "kernel: cut short: 4 bytes end before the ELF header",
 			[elf(kernel(), { machine = 183 })] = "kernel: an aarch64 ELF image, and this machine is x86_64",
 			[elf(kernel(), { class = 1 })] = "kernel: an ELF image, but not a 64-bit x86_64 one",
@@ -294,11 +296,11 @@ describe("loading a kernel", function()
 		local memory <close> = assert(core.memory { arch = "aarch64" })
 		local boot, message, code = core.arch_load(memory, kernel_path)
 		assert.are.same({ nil, "ENOEXEC" }, { boot, code })
-		assert.are.equal("the plan is for aarch64, this build is for x86_64", message)
+		assert.are.equal("kernel: an x86_64 ELF image, and this machine is aarch64", message)
 	end)
 
 	it("from something that is no file is refused", function()
-		local memory <close> = assert(core.memory {})
+		local memory <close> = assert(core.memory { arch = "x86_64" })
 		assert.are.equal("EINVAL", select(3, core.arch_load(memory, folder)))
 		assert.are.equal("EINVAL", select(3, core.arch_load(memory, "/dev/zero")))
 		assert.are.equal("ENOENT", select(3, core.arch_load(memory, folder .. "/none")))

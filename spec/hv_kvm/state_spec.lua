@@ -1,19 +1,12 @@
--- A vCPU's and a machine's state as records: what travels, and what is refused.
-local core = require "supermachine.core"
+-- A vCPU's and a machine's state as records, on any architecture: what travels, and what is refused.
 local asm = require "spec.support.microguest"
+local core = require "supermachine.core"
+local records = require "spec.support.records"
 
-local function le32(value) return string.pack("<I4", value) end
-
--- Sets registers and XMM0, stops at a port; then stores them and stops again.
-local source, target = 0x150000, 0x150010
-local code = "\xb8" .. le32(0x600) .. "\x0f\x22\xe0" -- mov eax, OSFXSR | OSXMMEXCPT; mov cr4, eax
-	.. "\x0f\x10\x05" .. le32(source) -- movups xmm0, [source]
-	.. "\xbb" .. le32(0x11223344) .. "\xbe" .. le32(0x55667788) -- mov ebx; mov esi
-	.. asm.out8(0x10, 1)
-	.. "\x0f\x11\x05" .. le32(target) -- movups [target], xmm0
-	.. "\x89\x1d" .. le32(target + 16) .. "\x89\x35" .. le32(target + 20) -- mov [..], ebx; mov [..], esi
-	.. asm.out8(0x10, 2)
-local pattern = "sixteen bytes..."
+-- Loads a word, stops; then stores it and stops again.
+local source, target = asm.scratch, asm.scratch + 4
+local code = asm.load(source) .. asm.tell(1) .. asm.store_word(target) .. asm.tell(2)
+local pattern = "word"
 
 -- A guest at the first stop.
 local function stopped()
@@ -26,51 +19,24 @@ end
 
 local function empty() return assert(core.microguest { boot = "none", vcpus = 2 }) end
 
-local header = 16
-
--- {{tag=, at=, payload=}, ..} of a string of records.
-local function parse(records)
-	local list, at = {}, 1
-	while at <= #records do
-		local tag, version, zero, len = string.unpack("<c4I2I2I4", records, at)
-		assert(zero == 0 and version == 1)
-		list[#list + 1] = { tag = tag, at = at, payload = records:sub(at + header, at + header + len - 1) }
-		at = at + header + len
-	end
-	return list
-end
-
--- The records with the payload of `tag` replaced by what `change` makes of it.
-local function changed(records, tag, change)
-	local out, found = {}, false
-	for _, record in ipairs(parse(records)) do
-		local payload = record.payload
-		if record.tag == tag then payload, found = change(payload), true end
-		out[#out + 1] = assert(core.record_write(record.tag, 1, payload))
-	end
-	assert(found, tag)
-	return table.concat(out)
-end
-
-local function replace(text, at, bytes) return text:sub(1, at - 1) .. bytes .. text:sub(at + #bytes) end
-
 describe("saved state #kvm", function()
 	it("goes on in a second machine", function()
 		local first <close> = stopped()
-		local records = { first:save_vcpu(0), first:save_vcpu(1) }
+		local vcpus = { first:save_vcpu(0), first:save_vcpu(1) }
 		local vm, clock = first:save_vm(), first:save_clock()
 
 		local second <close> = empty()
-		for page = 0, 15 do assert(second:write(page << 20, first:read(page << 20, 1 << 20))) end
-		assert(second:load_vcpu(0, records[1]))
-		assert(second:load_vcpu(1, records[2]))
+		for page = 0, 15 do
+			local gpa = asm.ram_base + (page << 20)
+			assert(second:write(gpa, first:read(gpa, 1 << 20)))
+		end
+		assert(second:load_vcpu(0, vcpus[1]))
+		assert(second:load_vcpu(1, vcpus[2]))
 		assert(second:load_vm(vm))
 		assert(second:load_clock(clock))
 		second:resumed(0)
 		assert.are.equal(2, second:run().data)
-		assert.are.equal(pattern, second:read(target, 16))
-		assert.are.equal(0x11223344, (string.unpack("<I4", second:read(target + 16, 4))))
-		assert.are.equal(0x55667788, (string.unpack("<I4", second:read(target + 20, 4))))
+		assert.are.equal(pattern, second:read(target, 4))
 		second:start(1)
 		second:kick(1)
 		assert.are.equal("kick", second:wait(1).kind)
@@ -79,176 +45,75 @@ describe("saved state #kvm", function()
 
 	it("goes back in the same machine, time after time", function()
 		local guest <close> = stopped()
-		local records = guest:save_vcpu(0)
+		local saved = guest:save_vcpu(0)
 		for _ = 1, 5 do
 			assert.are.equal(2, guest:run().data)
 			assert.is_true(guest:settle())
-			assert(guest:write(target, ("\0"):rep(24)))
-			assert(guest:load_vcpu(0, records))
+			assert(guest:write(target, ("\0"):rep(4)))
+			assert(guest:load_vcpu(0, saved))
 		end
 		assert.are.equal(2, guest:run().data)
-		assert.are.equal(pattern, guest:read(target, 16))
-	end)
-
-	it("is the same after a load", function()
-		local first <close> = stopped()
-		local second <close> = empty()
-		for vcpu = 0, 1 do
-			local saved = first:save_vcpu(vcpu)
-			assert(second:load_vcpu(vcpu, saved))
-			local before, after = parse(saved), parse(second:save_vcpu(vcpu))
-			assert.are.equal(#before, #after)
-			for i, record in ipairs(before) do
-				-- Time goes on between the two: its register comes first.
-				local skip = record.tag == "MSRS" and 4 + 12 + 1 or 1
-				assert.are.equal(record.tag, after[i].tag)
-				assert.are.equal(record.payload:sub(skip), after[i].payload:sub(skip), record.tag)
-			end
-		end
-		local vm = first:save_vm()
-		assert(second:load_vm(vm))
-		assert.are.equal(vm, second:save_vm())
-	end)
-
-	it("has a clock that goes on from where it stopped", function()
-		local function nanoseconds(guest) return (string.unpack("<I8", guest:save_clock(), header + 1)) end
-		local first <close> = stopped()
-		local hour = 3600 * 1000000000
-		local record = core.record_write("KCLK", 1, string.pack("<I8", hour))
-		assert(first:load_clock(record))
-		local now = nanoseconds(first)
-		assert.is_true(now >= hour and now < 2 * hour)
-		assert.is_true(nanoseconds(first) >= now)
+		assert.are.equal(pattern, guest:read(target, 4))
 	end)
 end)
 
 describe("damaged state #kvm", function()
-	local guest, other, records
+	local guest, other, saved
 	setup(function()
 		guest, other = stopped(), empty()
-		records = guest:save_vcpu(0)
+		saved = guest:save_vcpu(0)
 	end)
 	teardown(function()
 		guest:close()
 		other:close()
 	end)
 
-	local function refused(bytes, words, why)
+	local function refused(bytes, words)
 		local ok, message, name = other:load_vcpu(0, bytes)
-		assert.is_nil(ok)
-		assert.are.equal(why or "EBADMSG", name)
+		assert.are.same({ nil, "EBADMSG" }, { ok, name })
 		assert.truthy(message:find(words, 1, true), message)
 	end
 
-	local what = {
-		CPID = "CPUID", TSCR = "TSC rate", SREG = "control registers", XCRS = "extended control registers",
-		XSAV = "XSAVE area", REGS = "registers", LAPC = "local APIC", MSRS = "MSRs", EVNT = "pending events",
-		DBGR = "debug registers", MPST = "run state",
-	}
-
 	it("with a flipped bit is refused by name", function()
 		local seen = 0
-		for _, record in ipairs(parse(records)) do
-			local name = assert(what[record.tag], record.tag)
-			local last = header + #record.payload - 1
-			for _, offset in ipairs { 0, 4, 6, 8, 12, header, last } do
+		for _, record in ipairs(records.parse(saved)) do
+			local last = records.header + #record.payload - 1
+			for _, offset in ipairs { 0, 4, 6, 8, 12, records.header, last } do
 				local at = record.at + offset
-				local flipped = replace(records, at, string.char(records:byte(at) ~ 1 << (offset % 8)))
-				refused(flipped, name .. ": record '" .. record.tag .. "'")
+				local flipped = records.replace(saved, at, string.char(saved:byte(at) ~ 1 << (offset % 8)))
+				refused(flipped, "record '" .. record.tag .. "'")
 				seen = seen + 1
 			end
 		end
-		assert.are.equal(77, seen)
+		assert.is_true(seen >= 7)
 	end)
 
 	it("that is cut short is refused by name", function()
-		for _, record in ipairs(parse(records)) do
-			refused(records:sub(1, record.at - 1), what[record.tag] .. ": record '" .. record.tag .. "' is cut short")
-			refused(records:sub(1, record.at + header), what[record.tag])
+		for _, record in ipairs(records.parse(saved)) do
+			refused(saved:sub(1, record.at - 1), "record '" .. record.tag .. "' is cut short")
+			refused(saved:sub(1, record.at + records.header), "record '" .. record.tag .. "'")
 		end
 	end)
 
 	it("with bytes left over is refused", function()
-		refused(records .. "\0", "left over")
-	end)
-
-	it("with fields of the wrong number is refused", function()
-		for tag, name in pairs(what) do
-			refused(changed(records, tag, function(payload) return payload .. "\0" end), name)
-			refused(changed(records, tag, function(payload) return payload:sub(1, -2) end), name)
-		end
-	end)
-
-	it("with counts out of range is refused", function()
-		refused(changed(records, "CPID", function(payload) return replace(payload, 9, le32(100000)) end),
-			"CPUID: 100000 entries")
-		refused(changed(records, "MSRS", function() return le32(0xffffffff) end), "MSRs: 4294967295")
-		refused(changed(records, "XCRS", function(payload) return replace(payload, 1, le32(17)) end),
-			"extended control registers")
-		local huge = le32(1 << 17) .. ("\0"):rep(1 << 17)
-		refused(changed(records, "XSAV", function() return huge end), "XSAVE area: 131072 bytes saved", "EOPNOTSUPP")
-	end)
-
-	it("with values the processor cannot hold is refused", function()
-		local bad_xstate = string.rep("\255", 8)
-		refused(changed(records, "XSAV", function(payload) return replace(payload, 4 + 512 + 1, bad_xstate) end),
-			"set the XSAVE area", "EINVAL")
-		refused(changed(records, "MPST", function() return le32(1000) end), "set the run state", "EINVAL")
-		refused(changed(records, "XCRS", function(payload) return replace(payload, 9, bad_xstate) end),
-			"set the extended control registers", "EINVAL")
-	end)
-
-	it("with a register this host does not have is refused by its number", function()
-		local function add(value)
-			return function(payload)
-				local count = string.unpack("<I4", payload)
-				return replace(payload, 1, le32(count + 1)) .. string.pack("<I4I8", 0x1234567, value)
-			end
-		end
-		refused(changed(records, "MSRS", add(1)), "this host refuses MSR 0x1234567 = 0x1", "EOPNOTSUPP")
-		assert(other:load_vcpu(0, changed(records, "MSRS", add(0))))
-	end)
-
-	it("of a processor with features this host lacks is refused by name", function()
-		local function all_features(payload)
-			local count = string.unpack("<I4", payload, 9)
-			for i = 0, count - 1 do
-				local at = 13 + 28 * i
-				local leaf, subleaf = string.unpack("<I4I4", payload, at)
-				if leaf == 7 and subleaf == 0 then payload = replace(payload, at + 16, "\255\255\255\255") end
-			end
-			return replace(payload, 1, string.pack("<I8", 0)) -- made on another host
-		end
-		local fresh <close> = empty()
-		local ok, message, name = fresh:load_vcpu(0, changed(records, "CPID", all_features))
-		assert.are.same({ nil, "EOPNOTSUPP" }, { ok, name })
-		assert.truthy(message:lower():find "cpu" or message:find "leaf", message)
-		-- The same on another host that has them all is fine.
-		assert(fresh:load_vcpu(0, changed(records, "CPID", function(payload)
-			return replace(payload, 1, string.pack("<I8", 0))
-		end)))
-	end)
-
-	it("with a far other TSC rate is refused, or scaled", function()
-		local ok, message, name = other:load_vcpu(0, changed(records, "TSCR", function() return le32(500000) end))
-		if not ok then
-			assert.are.equal("EOPNOTSUPP", name)
-			assert.truthy(message:find("TSC rate: saved at 500000 kHz", 1, true), message)
+		refused(saved .. "\0", "left over")
+		for _, record in ipairs(records.parse(saved)) do
+			refused(records.changed(saved, record.tag, function(payload) return payload .. "\0" end), "")
+			refused(records.changed(saved, record.tag, function(payload) return payload:sub(1, -2) end), "")
 		end
 	end)
 
 	it("of the machine is refused by name", function()
-		local vm, clock = guest:save_vm(), guest:save_clock()
-		for _, case in ipairs {
-			{ "load_vm", vm, "interrupt controllers" }, { "load_clock", clock, "guest clock" },
-		} do
-			local call, bytes, name = table.unpack(case)
-			for at = 1, #bytes, 7 do
-				local ok, message, why = other[call](other, replace(bytes, at, string.char(bytes:byte(at) ~ 4)))
-				assert.are.same({ nil, "EBADMSG" }, { ok, why })
-				assert.truthy(message:find(name, 1, true), message)
+		for call, bytes in pairs { load_vm = guest:save_vm(), load_clock = guest:save_clock() } do
+			for _, record in ipairs(records.parse(bytes)) do
+				for _, offset in ipairs { 0, 8, 12, records.header, records.header + #record.payload - 1 } do
+					local at = record.at + offset
+					local ok, message, why = other[call](other, records.replace(bytes, at, string.char(bytes:byte(at) ~ 4)))
+					assert.are.same({ nil, "EBADMSG" }, { ok, why })
+					assert.truthy(message:find("record '" .. record.tag .. "'", 1, true), message)
+				end
 			end
-			assert.is_nil((other[call](other, bytes:sub(1, -2))))
+			assert.are.equal("EBADMSG", select(3, other[call](other, bytes:sub(1, -2))))
 			assert(other[call](other, bytes))
 		end
 	end)

@@ -34,48 +34,39 @@ for _, transport in ipairs { "direct", "worker" } do
 			assert.are.equal("hello\n", console)
 		end)
 
-		it("ends with reset when the guest writes the reset register", function()
-			assert.are.equal("reset", (run(guest.out8(0x600, 1) .. guest.hlt())))
-		end)
-
-		it("ends with reset when the guest pulses the keyboard controller's line", function()
-			assert.are.equal("reset", (run(guest.out8(0x64, 0xfe) .. guest.hlt())))
+		it("ends with reset when the guest asks for one", function()
+			assert.are.equal("reset", (run(guest.reset())))
 		end)
 
 		it("tells a kernel panic by the console's words", function()
-			local reason, detail = run(guest.print "[1.0] Kernel panic - not syncing: no init\r\n" .. guest.out8(0x600, 1)
-				.. guest.hlt())
+			local reason, detail = run(guest.print "[1.0] Kernel panic - not syncing: no init\r\n" .. guest.reset())
 			assert.are.equal("panic", reason)
 			assert.are.equal("Kernel panic - not syncing: no init", detail)
 		end)
 
-		it("ends with triple-fault", function()
-			assert.are.equal("triple-fault", (run(guest.triple_fault())))
-		end)
-
 		it("sees that every vCPU is halted for good", function()
-			local reason = run(guest.cli() .. guest.hlt(), { vcpus = 2 })
+			local reason = run(guest.halt(), { vcpus = 2 })
 			assert.are.equal("halt", reason)
 		end)
 
 		it("shows the guest its virtio devices", function()
-			local reason, _, console = run(guest.load(0xd0000000) .. guest.print_word() .. guest.poweroff())
+			local reason, _, console = run(guest.load(guest.mmio_base) .. guest.print_word() .. guest.poweroff())
 			assert.are.equal("poweroff", reason)
 			assert.are.equal("virt", console)
 		end)
 
 		it("reads nothing but ones where nothing is", function()
-			local _, _, console = run(guest.load(0xdfff0000) .. guest.print_word() .. guest.poweroff())
+			local _, _, console = run(guest.load(guest.nothing) .. guest.print_word() .. guest.poweroff())
 			assert.are.equal("\255\255\255\255", console)
 		end)
 
 		it("lists its devices in plan order", function()
-			local vm <close> = machine(guest.hlt())
+			local vm <close> = machine(guest.halt())
 			local devices = assert(vm:devices())
 			local kinds = {}
 			for i, device in ipairs(devices) do
 				kinds[i] = device.kind
-				assert.are.equal(0xd0000000 + (i - 1) * 0x1000, device.mmio_base)
+				assert.are.equal(guest.mmio_base + (i - 1) * guest.mmio_stride, device.mmio_base)
 			end
 			assert.are.same({ "vsock", "rng", "balloon" }, kinds)
 			assert.are.same(kinds, (function()
@@ -86,7 +77,7 @@ for _, transport in ipairs { "direct", "worker" } do
 		end)
 
 		it("pauses and goes on", function()
-			local vm <close> = machine(guest.loop(guest.print "." .. guest.times(1000, "\x90")))
+			local vm <close> = machine(guest.loop(guest.print "." .. guest.times(1000, guest.nop())))
 			assert(vm:resume())
 			-- The guest is seen to run, then seen to stand still.
 			local cursor, text = 0, ""
@@ -110,7 +101,8 @@ for _, transport in ipairs { "direct", "worker" } do
 			assert(vm:resume())
 			assert(vm:wait { timeout_ms = 20000 })
 			local statistics = assert(vm:statistics())
-			assert.are.equal(4, statistics.pio_exits)
+			assert.are.equal(4, statistics.exits - statistics.kicks)
+			assert.are.equal(0, statistics.unhandled)
 			assert.is_true(statistics.first_exit_us > 0)
 			assert.is_true(vm:times().total_us > 0)
 		end)
@@ -128,10 +120,13 @@ for _, transport in ipairs { "direct", "worker" } do
 			assert.are.equal("poweroff", reason)
 		end)
 
-		it("has memory above the 32-bit hole", function()
-			-- 4 GiB less the hole and some: not touched, so it costs nothing.
-			local reason = run(guest.poweroff(), { memory_mib = 4096 })
+		it("has memory to its last word", function()
+			-- The rest is not touched, so it costs nothing.
+			local last = guest.ram_base + (1024 << 20) - 4
+			local reason, _, console = run(guest.store(last, 0x21646e65) .. guest.load(last) .. guest.print_word()
+				.. guest.poweroff(), { memory_mib = 1024 })
 			assert.are.equal("poweroff", reason)
+			assert.are.equal("end!", console)
 		end)
 
 		it("refuses a file that is not a kernel, naming why", function()
@@ -144,6 +139,32 @@ for _, transport in ipairs { "direct", "worker" } do
 			assert.are.equal("ENOEXEC", code)
 			assert.matches("kernel", message)
 		end)
+
+		if guest.arch == "x86_64" then
+			it("ends with reset when the guest pulses the keyboard controller's line", function()
+				assert.are.equal("reset", (run(guest.out8(0x64, 0xfe) .. guest.hlt())))
+			end)
+
+			it("ends with triple-fault", function()
+				assert.are.equal("triple-fault", (run(guest.triple_fault())))
+			end)
+
+			it("has memory above the 32-bit hole", function()
+				-- 4 GiB less the hole and some.
+				local reason = run(guest.poweroff(), { memory_mib = 4096 })
+				assert.are.equal("poweroff", reason)
+			end)
+		end
+
+		if guest.arch == "aarch64" then
+			it("starts another vCPU by a firmware call", function()
+				local function first(entry) return guest.psci(0xc4000003, 1, entry, 0) .. guest.spin() end -- CPU_ON
+				local second = guest.print "second" .. guest.poweroff()
+				local reason, _, console = run(first(guest.entry + #first(guest.entry)) .. second, { vcpus = 2 })
+				assert.are.equal("poweroff", reason)
+				assert.are.equal("second", console)
+			end)
+		end
 	end)
 end
 

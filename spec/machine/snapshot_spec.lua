@@ -4,9 +4,8 @@ local scratch = require "spec.support.scratch"
 local sm = require "supermachine"
 
 -- Draws a nonce once, at boot, into RAM; then prints it again and again.
-local nonce_gpa = 0x200000
-local nonce_guest = guest.print "boot" .. guest.counter() .. guest.store_word(nonce_gpa)
-	.. guest.loop(guest.load(nonce_gpa) .. guest.print_word())
+local nonce_guest = guest.print "boot" .. guest.counter() .. guest.store_word(guest.scratch)
+	.. guest.loop(guest.load(guest.scratch) .. guest.print_word())
 
 -- Read the console until it has at least `bytes` bytes.
 local function read_console(vm, bytes)
@@ -111,7 +110,7 @@ describe("a snapshot #kvm", function()
 		broken("state", cut, "state: .*truncated")
 		broken("state", flip(200), "state: sha256")
 		broken("ram", cut, "ram: .*truncated")
-		broken("ram", flip(0x100001), "ram: sha256")
+		broken("ram", flip(guest.entry - guest.ram_base + 1), "ram: sha256")
 		-- Whole again, though every stamp differs.
 		local snapshot <close> = assert(sm.snapshot.open(path))
 		local vm <close> = assert(snapshot:restore())

@@ -1,14 +1,20 @@
--- From nothing to the first exit of a restored microguest, against a bare C program that does the same system calls.
+-- From nothing to the first exit of a restored microguest, against a bare C program that does the same system calls,
+-- where the architecture has one (floor_ARCH.c).
 local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
+local lfs = require "lfs"
 local sm = require "supermachine"
 
 local batches, runs = 10, 10 -- the two take turns, so that a noisy moment hits both
 
--- The median of some runs of spec/perf/floor_x86_64.c, milliseconds.
+local floor_name = "floor_" .. guest.arch
+local floor_program = build.dir .. "/spec/perf/" .. floor_name
+local has_floor = lfs.attributes(floor_program) ~= nil
+
+-- The median of some runs of the bare program, milliseconds.
 local function floor_median(vcpus, memory_mib)
-	local pipe = assert(io.popen(("%s/spec/perf/floor_x86_64 %d %d %d"):format(build.dir, vcpus, runs, memory_mib)))
+	local pipe = assert(io.popen(("%s %d %d %d"):format(floor_program, vcpus, runs, memory_mib)))
 	local text = pipe:read "a"
 	assert(pipe:close())
 	return assert(tonumber(text:match "total%s+([%d.]+)"), text) / 1000
@@ -38,11 +44,11 @@ local function measure(report, vcpus)
 	local total, build_only, floor = {}, {}, {}
 	for batch = 1, batches do
 		for _ = 1, runs do total[#total + 1], build_only[#build_only + 1] = restore(snapshot) end
-		floor[batch] = floor_median(vcpus, memory_mib)
+		if has_floor then floor[batch] = floor_median(vcpus, memory_mib) end
 	end
 	report {
-		name = ("restore.first-exit.%d-vcpu"):format(vcpus), unit = "ms", samples = total, against = "floor_x86_64.c",
-		against_samples = floor,
+		name = ("restore.first-exit.%d-vcpu"):format(vcpus), unit = "ms", samples = total,
+		against = has_floor and floor_name .. ".c" or nil, against_samples = has_floor and floor or nil,
 	}
 	report { name = ("restore.build.%d-vcpu"):format(vcpus), unit = "ms", samples = build_only }
 end

@@ -21,6 +21,7 @@ function guest.counter() return "\x0f\x31" end -- rdtsc
 function guest.cli() return "\xfa" end
 function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again
 function guest.halt() return guest.cli() .. guest.hlt() end
+function guest.sleep() return "\xfb" .. guest.hlt() end -- sti
 function guest.nop() return "\x90" end
 function guest.spin() return "\xeb\xfe" end
 function guest.triple_fault() -- an empty IDT, then an invalid opcode

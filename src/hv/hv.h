@@ -28,6 +28,18 @@ enum sm_hv_boot_kind {
 	SM_HV_BOOT_ARM64,    /* aarch64: EL1, MMU off, X0 = arg (Linux arm64 booting) */
 };
 
+/* What Lua calls it; NULL: no such kind. */
+static inline const char *sm_hv_boot_name(unsigned kind)
+{
+	static const char *const names[] = {
+		[SM_HV_BOOT_WAIT] = "wait",
+		[SM_HV_BOOT_PVH] = "pvh",
+		[SM_HV_BOOT_LONG64] = "long64",
+		[SM_HV_BOOT_ARM64] = "arm64",
+	};
+	return kind < sizeof names / sizeof *names ? names[kind] : NULL;
+}
+
 struct sm_hv_caps {
 	const char *name;   /* "kvm" */
 	bool irqfd;         /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */

@@ -4,6 +4,16 @@
 
 #include "hv_kvm/internal.h"
 
+/* Newer than some systems' headers (Linux 6.4). */
+#ifndef KVM_CAP_COUNTER_OFFSET
+#define KVM_CAP_COUNTER_OFFSET 227
+struct kvm_arm_counter_offset {
+	uint64_t counter_offset;
+	uint64_t reserved;
+};
+#define KVM_ARM_SET_COUNTER_OFFSET _IOW(KVMIO, 0xb5, struct kvm_arm_counter_offset)
+#endif
+
 #define SM_KVM_STATE_VERSION 1
 
 /* KVM makes vCPUs and GIC together: redistributors are given out in the order in which vCPUs are created, registers

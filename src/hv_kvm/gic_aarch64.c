@@ -38,8 +38,6 @@ static uint64_t affinity(const struct sm_hv_vm *vm, unsigned vcpu)
 /* Offsets from the distributor, and from a redistributor, whose second frame has its vCPU's own interrupts. */
 #define CTLR       0x0000u
 #define IIDR       0x0008u
-#define PROPBASER  0x0070u
-#define PENDBASER  0x0078u
 #define SGI_FRAME  0x10000u
 #define IGROUPR    0x0080u
 #define ISENABLER  0x0100u
@@ -72,11 +70,12 @@ struct run {
 /* Those that have `bits` for each of the interrupts from `first`. */
 #define BANK(base, bits, first, interrupts) (base) + (first) * (bits) / 8, (interrupts) * (bits) / 32, 4
 
-/* In the order in which they are loaded: what an interrupt is and where it goes before whether it is enabled, its level
- * before what is latched, and the switch for all of them last.  ISPENDR here holds the latch, and a write sets all of
- * it. */
+/* In the order in which they are loaded.  The switch for all of them comes first, for KVM hands a pending interrupt to
+ * its vCPU only while that is on; what an interrupt is and where it goes before whether it is enabled; its level before
+ * what is latched.  ISPENDR here holds the latch, and a write sets all of it. */
 static const struct run distributor[] = {
 	{ DISTRIBUTOR, IIDR, 1, 4, false }, /* the revision whose rules the others follow */
+	{ DISTRIBUTOR, CTLR, 1, 4, false },
 	{ DISTRIBUTOR, BANK(IGROUPR, 1, PRIVATES, SHARED), false },
 	{ DISTRIBUTOR, BANK(ICFGR, 2, PRIVATES, SHARED), false },
 	{ DISTRIBUTOR, BANK(IPRIORITYR, 8, PRIVATES, SHARED), false },
@@ -85,12 +84,9 @@ static const struct run distributor[] = {
 	{ LINES, PRIVATES, SHARED / 32, 32, false },
 	{ DISTRIBUTOR, BANK(ISPENDR, 1, PRIVATES, SHARED), false },
 	{ DISTRIBUTOR, BANK(ISACTIVER, 1, PRIVATES, SHARED), true },
-	{ DISTRIBUTOR, CTLR, 1, 4, false },
 };
 
 static const struct run redistributor[] = {
-	{ REDISTRIBUTOR, PROPBASER, 2, 4, false },
-	{ REDISTRIBUTOR, PENDBASER, 2, 4, false },
 	{ REDISTRIBUTOR, SGI_FRAME + IGROUPR, 1, 4, false },
 	{ REDISTRIBUTOR, BANK(SGI_FRAME + IPRIORITYR, 8, 0, PRIVATES), false },
 	{ REDISTRIBUTOR, SGI_FRAME + ISENABLER, 1, 4, true },
@@ -365,7 +361,6 @@ int sm_kvm_arch_vm_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error
 	return code;
 }
 
-/* The distributor's switch goes on before the redistributors have their state, and nothing runs yet that could see. */
 int sm_kvm_arch_vm_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err)
 {
 	int code = load_block(vm, &distributor_block, 0, in, err);

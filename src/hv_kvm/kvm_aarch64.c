@@ -7,16 +7,6 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 
-/* Newer than some systems' headers (Linux 6.4). */
-#ifndef KVM_CAP_COUNTER_OFFSET
-#define KVM_CAP_COUNTER_OFFSET 227
-struct kvm_arm_counter_offset {
-	uint64_t counter_offset;
-	uint64_t reserved;
-};
-#define KVM_ARM_SET_COUNTER_OFFSET _IOW(KVMIO, 0xb5, struct kvm_arm_counter_offset)
-#endif
-
 #define IPA_BITS_DEFAULT 40u /* of a KVM that does not say */
 #define IPA_BITS_MIN     32u
 

@@ -1,3 +1,4 @@
+#include "hv_kvm/aarch64.h"
 #include "hv_kvm/probe_guest.h"
 
 #include <string.h>
@@ -5,6 +6,7 @@
 const struct sm_kvm_need sm_kvm_probe_extras[] = {
 	{ KVM_CAP_ARM_VM_IPA_SIZE, "KVM_CAP_ARM_VM_IPA_SIZE" },
 	{ KVM_CAP_ARM_NISV_TO_USER, "KVM_CAP_ARM_NISV_TO_USER" },
+	{ KVM_CAP_COUNTER_OFFSET, "KVM_CAP_COUNTER_OFFSET" },
 	{ KVM_CAP_ARM_SVE, "KVM_CAP_ARM_SVE" },
 	{ KVM_CAP_ARM_PTRAUTH_ADDRESS, "KVM_CAP_ARM_PTRAUTH_ADDRESS" },
 	{ 0, NULL },

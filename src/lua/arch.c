@@ -6,21 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 
-static const char *boot_name(enum sm_hv_boot_kind kind)
-{
-	switch (kind) {
-	case SM_HV_BOOT_WAIT:
-		return "wait";
-	case SM_HV_BOOT_PVH:
-		return "pvh";
-	case SM_HV_BOOT_LONG64:
-		return "long64";
-	case SM_HV_BOOT_ARM64:
-		return "arm64";
-	}
-	return "?";
-}
-
 /* arch_load(memory, kernel_path, initrd_path or nil) -> {kind, entry, arg, page_table}, or nil, message, code. */
 static int arch_load(lua_State *L)
 {
@@ -39,7 +24,7 @@ static int arch_load(lua_State *L)
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
 	lua_createtable(L, 0, 4);
-	lua_pushstring(L, boot_name(boot.kind));
+	lua_pushstring(L, sm_hv_boot_name(boot.kind));
 	lua_setfield(L, -2, "kind");
 	lua_pushinteger(L, (lua_Integer)boot.entry);
 	lua_setfield(L, -2, "entry");

@@ -370,18 +370,13 @@ static const struct sm_lua_class microguest_class = {
 
 static enum sm_hv_boot_kind boot_option(lua_State *L, const char *name)
 {
-	static const struct {
-		const char *name;
-		enum sm_hv_boot_kind kind;
-	} kinds[] = { { "pvh", SM_HV_BOOT_PVH },
-		      { "long64", SM_HV_BOOT_LONG64 },
-		      { "arm64", SM_HV_BOOT_ARM64 },
-		      { "wait", SM_HV_BOOT_WAIT },
-		      { "none", 0 } };
-	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-		if (!strcmp(kinds[i].name, name))
-			return kinds[i].kind;
-	return luaL_error(L, "option 'boot': unknown value '%s'", name);
+	const char *known;
+	for (unsigned kind = SM_HV_BOOT_WAIT; (known = sm_hv_boot_name(kind)); kind++)
+		if (!strcmp(known, name))
+			return kind;
+	if (strcmp(name, "none"))
+		luaL_error(L, "option 'boot': unknown value '%s'", name);
+	return 0;
 }
 
 /* core.microguest{code=bytes, memory_mib=, vcpus=, boot=, arg=, page_table=, cpu_disable=, path=}: a guest whose vCPU 0

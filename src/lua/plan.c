@@ -87,7 +87,8 @@ static enum sm_plan_arch option_arch(lua_State *L, int index)
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (strcmp(name, sm_plan_arch_name(known[i])) == 0)
 			return known[i];
-	luaL_error(L, "option 'arch': 'x86_64' or 'aarch64' expected, got '%s'", name);
+	luaL_error(L, "option 'arch': '%s' or '%s' expected, got '%s'", sm_plan_arch_name(known[0]),
+	           sm_plan_arch_name(known[1]), name);
 	return SM_PLAN_X86_64;
 }
 

@@ -1,6 +1,6 @@
 -- A microguest with interrupts: 64-bit code at 1 MiB that routes one IOAPIC pin to a handler, says so, and sleeps.
 -- Source: Intel SDM vol. 3, "Interrupt and Exception Handling", "Paging" and "Local APIC"; 82093AA I/O APIC datasheet.
-local asm = require "spec.support.microguest"
+local asm = require "spec.support.microguest_x86_64"
 
 local irq = {}
 

@@ -1,0 +1,177 @@
+-- An x86_64 vCPU's and machine's state as records, what is its own in them: what travels, and what is refused.
+local asm = require "spec.support.microguest_x86_64"
+local core = require "supermachine.core"
+local records = require "spec.support.records"
+
+local header, parse, changed, replace = records.header, records.parse, records.changed, records.replace
+
+local function le32(value) return string.pack("<I4", value) end
+
+-- Sets registers and XMM0, stops at a port; then stores them and stops again.
+local source, target = 0x150000, 0x150010
+local code = "\xb8" .. le32(0x600) .. "\x0f\x22\xe0" -- mov eax, OSFXSR | OSXMMEXCPT; mov cr4, eax
+	.. "\x0f\x10\x05" .. le32(source) -- movups xmm0, [source]
+	.. "\xbb" .. le32(0x11223344) .. "\xbe" .. le32(0x55667788) -- mov ebx; mov esi
+	.. asm.out8(0x10, 1)
+	.. "\x0f\x11\x05" .. le32(target) -- movups [target], xmm0
+	.. "\x89\x1d" .. le32(target + 16) .. "\x89\x35" .. le32(target + 20) -- mov [..], ebx; mov [..], esi
+	.. asm.out8(0x10, 2)
+local pattern = "sixteen bytes..."
+
+-- A guest at the first stop.
+local function stopped()
+	local guest = assert(core.microguest { code = code, vcpus = 2 })
+	assert(guest:write(source, pattern))
+	assert.are.equal(1, guest:run().data)
+	assert.is_true(guest:settle())
+	return guest
+end
+
+local function empty() return assert(core.microguest { boot = "none", vcpus = 2 }) end
+
+describe("saved state of x86_64 #kvm", function()
+	it("carries general and vector registers to a second machine", function()
+		local first <close> = stopped()
+		local vcpus = { first:save_vcpu(0), first:save_vcpu(1) }
+		local vm, clock = first:save_vm(), first:save_clock()
+
+		local second <close> = empty()
+		for page = 0, 15 do assert(second:write(page << 20, first:read(page << 20, 1 << 20))) end
+		assert(second:load_vcpu(0, vcpus[1]))
+		assert(second:load_vcpu(1, vcpus[2]))
+		assert(second:load_vm(vm))
+		assert(second:load_clock(clock))
+		second:resumed(0)
+		assert.are.equal(2, second:run().data)
+		assert.are.equal(pattern, second:read(target, 16))
+		assert.are.equal(0x11223344, (string.unpack("<I4", second:read(target + 16, 4))))
+		assert.are.equal(0x55667788, (string.unpack("<I4", second:read(target + 20, 4))))
+	end)
+
+	it("is the same after a load", function()
+		local first <close> = stopped()
+		local second <close> = empty()
+		for vcpu = 0, 1 do
+			local saved = first:save_vcpu(vcpu)
+			assert(second:load_vcpu(vcpu, saved))
+			local before, after = parse(saved), parse(second:save_vcpu(vcpu))
+			assert.are.equal(#before, #after)
+			for i, record in ipairs(before) do
+				-- Time goes on between the two: its register comes first.
+				local skip = record.tag == "MSRS" and 4 + 12 + 1 or 1
+				assert.are.equal(record.tag, after[i].tag)
+				assert.are.equal(record.payload:sub(skip), after[i].payload:sub(skip), record.tag)
+			end
+		end
+		local vm = first:save_vm()
+		assert(second:load_vm(vm))
+		assert.are.equal(vm, second:save_vm())
+	end)
+
+	it("has a clock that goes on from where it stopped", function()
+		local function nanoseconds(guest) return (string.unpack("<I8", guest:save_clock(), header + 1)) end
+		local first <close> = stopped()
+		local hour = 3600 * 1000000000
+		local record = core.record_write("KCLK", 1, string.pack("<I8", hour))
+		assert(first:load_clock(record))
+		local now = nanoseconds(first)
+		assert.is_true(now >= hour and now < 2 * hour)
+		assert.is_true(nanoseconds(first) >= now)
+	end)
+end)
+
+describe("damaged state of x86_64 #kvm", function()
+	local guest, other, saved
+	setup(function()
+		guest, other = stopped(), empty()
+		saved = guest:save_vcpu(0)
+	end)
+	teardown(function()
+		guest:close()
+		other:close()
+	end)
+
+	local function refused(bytes, words, why)
+		local ok, message, name = other:load_vcpu(0, bytes)
+		assert.is_nil(ok)
+		assert.are.equal(why or "EBADMSG", name)
+		assert.truthy(message:find(words, 1, true), message)
+	end
+
+	local what = {
+		CPID = "CPUID", TSCR = "TSC rate", SREG = "control registers", XCRS = "extended control registers",
+		XSAV = "XSAVE area", REGS = "registers", LAPC = "local APIC", MSRS = "MSRs", EVNT = "pending events",
+		DBGR = "debug registers", MPST = "run state",
+	}
+
+	it("is refused by name", function()
+		local seen = 0
+		for _, record in ipairs(parse(saved)) do
+			local name = assert(what[record.tag], record.tag)
+			local at = record.at + 12
+			refused(replace(saved, at, string.char(saved:byte(at) ~ 1)), name .. ": record '" .. record.tag .. "'")
+			refused(changed(saved, record.tag, function(payload) return payload .. "\0" end), name)
+			refused(changed(saved, record.tag, function(payload) return payload:sub(1, -2) end), name)
+			seen = seen + 1
+		end
+		assert.are.equal(11, seen)
+	end)
+
+	it("with counts out of range is refused", function()
+		refused(changed(saved, "CPID", function(payload) return replace(payload, 9, le32(100000)) end),
+			"CPUID: 100000 entries")
+		refused(changed(saved, "MSRS", function() return le32(0xffffffff) end), "MSRs: 4294967295")
+		refused(changed(saved, "XCRS", function(payload) return replace(payload, 1, le32(17)) end),
+			"extended control registers")
+		local huge = le32(1 << 17) .. ("\0"):rep(1 << 17)
+		refused(changed(saved, "XSAV", function() return huge end), "XSAVE area: 131072 bytes saved", "EOPNOTSUPP")
+	end)
+
+	it("with values the processor cannot hold is refused", function()
+		local bad_xstate = string.rep("\255", 8)
+		refused(changed(saved, "XSAV", function(payload) return replace(payload, 4 + 512 + 1, bad_xstate) end),
+			"set the XSAVE area", "EINVAL")
+		refused(changed(saved, "MPST", function() return le32(1000) end), "set the run state", "EINVAL")
+		refused(changed(saved, "XCRS", function(payload) return replace(payload, 9, bad_xstate) end),
+			"set the extended control registers", "EINVAL")
+	end)
+
+	it("with a register this host does not have is refused by its number", function()
+		local function add(value)
+			return function(payload)
+				local count = string.unpack("<I4", payload)
+				return replace(payload, 1, le32(count + 1)) .. string.pack("<I4I8", 0x1234567, value)
+			end
+		end
+		refused(changed(saved, "MSRS", add(1)), "this host refuses MSR 0x1234567 = 0x1", "EOPNOTSUPP")
+		assert(other:load_vcpu(0, changed(saved, "MSRS", add(0))))
+	end)
+
+	it("of a processor with features this host lacks is refused by name", function()
+		local function all_features(payload)
+			local count = string.unpack("<I4", payload, 9)
+			for i = 0, count - 1 do
+				local at = 13 + 28 * i
+				local leaf, subleaf = string.unpack("<I4I4", payload, at)
+				if leaf == 7 and subleaf == 0 then payload = replace(payload, at + 16, "\255\255\255\255") end
+			end
+			return replace(payload, 1, string.pack("<I8", 0)) -- made on another host
+		end
+		local fresh <close> = empty()
+		local ok, message, name = fresh:load_vcpu(0, changed(saved, "CPID", all_features))
+		assert.are.same({ nil, "EOPNOTSUPP" }, { ok, name })
+		assert.truthy(message:lower():find "cpu" or message:find "leaf", message)
+		-- The same on another host that has them all is fine.
+		assert(fresh:load_vcpu(0, changed(saved, "CPID", function(payload)
+			return replace(payload, 1, string.pack("<I8", 0))
+		end)))
+	end)
+
+	it("with a far other TSC rate is refused, or scaled", function()
+		local ok, message, name = other:load_vcpu(0, changed(saved, "TSCR", function() return le32(500000) end))
+		if not ok then
+			assert.are.equal("EOPNOTSUPP", name)
+			assert.truthy(message:find("TSC rate: saved at 500000 kHz", 1, true), message)
+		end
+	end)
+end)
