@@ -77,6 +77,8 @@ end
 local function boot(self, checked, inputs, lap)
 	local request = options.pick(checked, machine_keys)
 	request.kernel, request.initrd, request.disks, request.agent = inputs.kernel, inputs.initrd, { inputs.disk }, true
+	-- A guest that does not see its layers must not start without them.
+	request.cmdline = ("supermachine.layers=%d %s"):format(#inputs.disk, checked.cmdline or "")
 	local machine, message, code = vm.new(request)
 	if not machine then return nil, message, code end
 	lap("build", machine:times())

@@ -1,4 +1,5 @@
 -- Init and agent in a real guest: what they can only do there.
+local build = require "spec.support.build"
 local core = require "supermachine.core"
 local lab = require "spec.support.lab"
 local paths = require "supermachine.paths"
@@ -34,6 +35,13 @@ describe("the guest's init #lab", function()
 			assert.are.equal("poweroff", (vm:wait { timeout_ms = 60000 }))
 			assert.is_truthy(vm:console():find("supermachine: init: " .. reason .. ": powering off", 1, true))
 		end
+	end)
+
+	it("names what the kernel lacks", function()
+		-- Debian's kernel without its modules.
+		local vm, message = lab.image("busybox"):boot { memory_mib = 256, kernel = build.dir .. "/debian-kernel/vmlinuz" }
+		assert.is_nil(vm)
+		assert.matches("the kernel lacks CONFIG_VIRTIO_MMIO, .*CONFIG_EROFS_FS", message)
 	end)
 
 	it("takes its options", function()

@@ -144,6 +144,12 @@ describe("loading an aarch64 kernel", function()
 		assert.are.equal("E2BIG", code)
 		assert.is_truthy(message:find "11534337 bytes do not fit between the kernel's end at 0x40500000 and 0x41000000")
 		assert.are.equal("E2BIG", select(2, refused(image(), config, ("x"):rep(17 * MIB))))
+		-- Rounding down must not reach into the kernel.
+		local odd = image { image_size = 3 * MIB + 4096 }
+		assert.are.equal("E2BIG", select(2, refused(odd, config, ("x"):rep(11 * MIB - 4096))))
+		_, memory = loaded(odd, config, ("x"):rep(11 * MIB - 0x10000))
+		check_tree(memory, config, BASE + 3 * MIB + 0x10000, 11 * MIB - 0x10000)
+		memory:close()
 		-- An old kernel says no size: what the file has is kept free at least.
 		local old = image({ image_size = 0 }, ("x"):rep(MIB - 64))
 		_, memory = loaded(old, config, ("x"):rep(12 * MIB + MIB // 2))

@@ -33,6 +33,9 @@ int sm_fail_errno(struct sm_failure *failure, const char *format, ...) __attribu
 
 int sm_options_read(struct sm_options *ret_options, struct sm_failure *failure); /* /proc/cmdline */
 
+/* Whether the kernel has what a guest needs; after its modules are loaded. */
+int sm_features_check(struct sm_failure *failure);
+
 int sm_mounts_early(struct sm_failure *failure);  /* /dev, /proc, /sys */
 int sm_mounts_system(struct sm_failure *failure); /* the rest, below the final root */
 /* mkdir, where "it is there already" is fine. */

@@ -50,8 +50,9 @@ static void raise_open_files(struct rlimit *ret_children)
 static int set_up(const struct sm_options *options, struct sm_failure *failure)
 {
 	bool image;
-	if (sm_devices_load_modules(failure) < 0 || sm_devices_raise_loopback(failure) < 0 ||
-	    sm_root_switch(options, &image, failure) < 0 || sm_mounts_system(failure) < 0)
+	if (sm_devices_load_modules(failure) < 0 || sm_features_check(failure) < 0 ||
+	    sm_devices_raise_loopback(failure) < 0 || sm_root_switch(options, &image, failure) < 0 ||
+	    sm_mounts_system(failure) < 0)
 		return -1;
 	if (sethostname(options->hostname, strlen(options->hostname)) < 0)
 		return sm_fail_errno(failure, "host name '%s'", options->hostname);

@@ -92,13 +92,8 @@ static enum sm_plan_arch option_arch(lua_State *L, int index)
 	return SM_PLAN_X86_64;
 }
 
-void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_config)
+void sm_lua_plan_read(lua_State *L, int index, struct sm_plan_config *ret_config)
 {
-	static const char *const known[] = {
-		"arch",        "vcpus", "memory_mib", "blocks",  "volumes",     "volume_slots", "mounts",
-		"mount_slots", "net",   "dax_mib",    "cmdline", "cpu_disable", NULL,
-	};
-	sm_lua_options_check(L, index, known);
 	lua_Integer dax_mib = sm_lua_option_integer(L, index, "dax_mib", -1);
 	*ret_config = (struct sm_plan_config){
 		.arch = option_arch(L, index),
@@ -114,6 +109,16 @@ void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_conf
 		.cmdline = sm_lua_option_string(L, index, "cmdline", NULL),
 		.cpu_disable = sm_lua_option_string(L, index, "cpu_disable", NULL),
 	};
+}
+
+void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_config)
+{
+	static const char *const known[] = {
+		"arch",        "vcpus", "memory_mib", "blocks",  "volumes",     "volume_slots", "mounts",
+		"mount_slots", "net",   "dax_mib",    "cmdline", "cpu_disable", NULL,
+	};
+	sm_lua_options_check(L, index, known);
+	sm_lua_plan_read(L, index, ret_config);
 }
 
 /* plan(config) -> table, or nil, message, code. */

@@ -15,4 +15,7 @@ void sm_lua_plan_push(lua_State *L, const struct sm_plan *plan);
  * type; numbers out of range are left to sm_plan_make, which names them.  Strings are borrowed from the table. */
 void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_config);
 
+/* The same from a table that holds other options besides: unknown keys are the caller's to refuse. */
+void sm_lua_plan_read(lua_State *L, int index, struct sm_plan_config *ret_config);
+
 #endif

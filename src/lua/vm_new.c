@@ -1,6 +1,7 @@
 /* core.vm_begin(options): options -> plan and sources -> a paused machine. */
 #include "agent/protocol.h"
 #include "base/fd.h"
+#include "lua/plan.h"
 #include "lua/vm.h"
 #include "plan/plan.h"
 
@@ -127,29 +128,6 @@ static int add_disks(lua_State *L, int index, unsigned count, struct sm_sources 
 	return code;
 }
 
-static unsigned option_count(lua_State *L, const char *key, lua_Integer fallback)
-{
-	lua_Integer value = sm_lua_option_integer(L, 1, key, fallback);
-	/* What does not fit is out of every range that the plan knows: it will name the option. */
-	return value < 0 || value > UINT32_MAX ? UINT32_MAX : (unsigned)value;
-}
-
-static void read_config(lua_State *L, struct sm_plan_config *config)
-{
-	*config = (struct sm_plan_config){
-		.arch = sm_plan_arch_host(),
-		.vcpus = option_count(L, "vcpus", 1),
-		.memory_mib = option_count(L, "memory_mib", 256),
-		.volume_slots = option_count(L, "volume_slots", 0),
-		.mount_slots = option_count(L, "mount_slots", 0),
-		.net = sm_lua_option_boolean(L, 1, "net", false),
-		.dax_mib = SM_PLAN_DAX_DEFAULT,
-	};
-	lua_Integer dax_mib = sm_lua_option_integer(L, 1, "dax_mib", -1);
-	if (dax_mib >= 0)
-		config->dax_mib = (uint64_t)dax_mib;
-}
-
 enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index)
 {
 	const char *name = sm_lua_option_string(L, index, "transport", "direct");
@@ -169,15 +147,13 @@ static int vm_begin(lua_State *L)
 	lua_settop(L, 1);
 	sm_lua_options_check(L, 1, known);
 	struct sm_plan_config config;
-	read_config(L, &config);
+	sm_lua_plan_read(L, 1, &config);
 	enum sm_control_transport transport = sm_lua_vm_transport(L, 1);
 	unsigned ndisks = check_disks(L, 1);
 	config.blocks = ndisks;
 	bool agent = sm_lua_option_boolean(L, 1, "agent", false);
 	const char *kernel = sm_lua_option_string(L, 1, "kernel", NULL);
 	const char *initrd = sm_lua_option_string(L, 1, "initrd", NULL);
-	const char *cmdline = sm_lua_option_string(L, 1, "cmdline", NULL);
-	const char *cpu_disable = sm_lua_option_string(L, 1, "cpu_disable", NULL);
 	const char *device = sm_lua_option_string(L, 1, "device", NULL);
 	if (!kernel)
 		return luaL_error(L, "option 'kernel' is missing");
@@ -190,7 +166,7 @@ static int vm_begin(lua_State *L)
 	request->parts.ready_fd = -1;
 	struct sm_error err = { 0 };
 	int code = 0;
-	if (!copy(cmdline, &request->cmdline) || !copy(cpu_disable, &request->cpu_disable) ||
+	if (!copy(config.cmdline, &request->cmdline) || !copy(config.cpu_disable, &request->cpu_disable) ||
 	    !copy(device, &request->device))
 		code = sm_error_set(&err, ENOMEM, "out of memory");
 	config.cmdline = request->cmdline;
