@@ -2,7 +2,6 @@
  * named as the option that a kernel's configuration calls it. */
 #include "init.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
