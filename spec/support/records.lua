@@ -5,14 +5,14 @@ local records = {}
 
 records.header = 16 -- bytes before the payload
 
---- {{tag=, at=, payload=}, ..} of a string of records.
+--- {{tag=, version=, at=, payload=}, ..} of a string of records.
 function records.parse(bytes)
 	local list, at = {}, 1
 	while at <= #bytes do
 		local tag, version, zero, len = string.unpack("<c4I2I2I4", bytes, at)
-		assert(zero == 0 and version == 1)
+		assert(zero == 0)
 		local payload = at + records.header
-		list[#list + 1] = { tag = tag, at = at, payload = bytes:sub(payload, payload + len - 1) }
+		list[#list + 1] = { tag = tag, version = version, at = at, payload = bytes:sub(payload, payload + len - 1) }
 		at = payload + len
 	end
 	return list
@@ -24,7 +24,7 @@ function records.changed(bytes, tag, change)
 	for _, record in ipairs(records.parse(bytes)) do
 		local payload = record.payload
 		if record.tag == tag and not found then payload, found = change(payload), true end
-		out[#out + 1] = assert(core.record_write(record.tag, 1, payload))
+		out[#out + 1] = assert(core.record_write(record.tag, record.version, payload))
 	end
 	assert(found, tag)
 	return table.concat(out)

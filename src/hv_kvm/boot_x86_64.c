@@ -36,14 +36,20 @@ int sm_kvm_arch_vcpu_open(struct sm_hv_vm *vm, unsigned index, struct sm_error *
 
 int sm_kvm_arch_vcpu_init(struct sm_hv_vcpu *vcpu, struct sm_error *err)
 {
+	if (vcpu->index >= SM_PLAN_VCPUS_MAX)
+		return sm_error_set(err, EINVAL, "vCPU %u: %d is the most", vcpu->index, SM_PLAN_VCPUS_MAX - 1);
 	vcpu->arch = calloc(1, sizeof *vcpu->arch);
 	if (!vcpu->arch)
 		return sm_error_set(err, ENOMEM, "vCPU %u: out of memory", vcpu->index);
+	vcpu->vm->arch->vcpus[vcpu->index] = vcpu;
 	return 0;
 }
 
 void sm_kvm_arch_vcpu_done(struct sm_hv_vcpu *vcpu)
 {
+	if (!vcpu->arch)
+		return;
+	vcpu->vm->arch->vcpus[vcpu->index] = NULL;
 	free(vcpu->arch);
 	vcpu->arch = NULL;
 }

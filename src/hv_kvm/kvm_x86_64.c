@@ -1,4 +1,4 @@
-/* The x86_64 machine: what KVM must offer, the in-kernel interrupt controllers, the clock. */
+/* The x86_64 machine: what KVM must offer, the in-kernel interrupt controllers. */
 #include "hv_kvm/wire.h"
 #include "hv_kvm/x86_64.h"
 
@@ -160,36 +160,6 @@ int sm_kvm_arch_vm_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_err
 	return code;
 }
 
-/* ---- clock --------------------------------------------------------------------------------------------------- */
-
-static const char what_clock[] = "guest clock";
-static const uint32_t tag_clock = SM_TAG('K', 'C', 'L', 'K');
-
-int sm_kvm_arch_clock_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err)
-{
-	struct kvm_clock_data clock = { 0 };
-	if (ioctl(vm->fd, KVM_GET_CLOCK, &clock) < 0)
-		return sm_error_sys(err, errno, "KVM_GET_CLOCK");
-	size_t record = sm_record_begin(out, tag_clock, SM_KVM_STATE_VERSION);
-	sm_put_u64(out, clock.clock);
-	sm_record_end(out, record);
-	return 0;
-}
-
-/* No flags: the guest's time goes on from where it stopped; what passed meanwhile is told through its agent. */
-int sm_kvm_arch_clock_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err)
-{
-	struct sm_reader record;
-	int code = sm_record_open(in, tag_clock, SM_KVM_STATE_VERSION, what_clock, &record, err);
-	if (code < 0)
-		return code;
-	struct kvm_clock_data clock = { .clock = sm_get_u64(&record) };
-	code = sm_record_close(&record, what_clock, err);
-	if (code >= 0 && ioctl(vm->fd, KVM_SET_CLOCK, &clock) < 0)
-		code = sm_error_sys(err, errno, "KVM_SET_CLOCK");
-	return code;
-}
-
 /* ---- what a vCPU is doing ------------------------------------------------------------------------------------- */
 
 #define RFLAGS_IF (UINT64_C(1) << 9)
@@ -209,10 +179,4 @@ bool sm_kvm_arch_vcpu_halted(struct sm_hv_vcpu *vcpu)
 	default:
 		return false;
 	}
-}
-
-/* A guest without KVM's clock has nothing to be told (EINVAL). */
-void sm_kvm_arch_vcpu_resumed(struct sm_hv_vcpu *vcpu)
-{
-	ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
 }

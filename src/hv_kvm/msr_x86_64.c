@@ -9,14 +9,12 @@
 
 #define MSRS_MAX 1024u
 
-#define MSR_IA32_TSC          0x10u
-#define MSR_KVM_WALL_CLOCK    0x11u /* another name of MSR_KVM_WALL_CLOCK_NEW; writing it writes guest memory */
-#define MSR_KVM_SYSTEM_TIME   0x12u /* another name of MSR_KVM_SYSTEM_TIME_NEW */
-#define MSR_VMX_FIRST         0x480u
-#define MSR_VMX_LAST          0x493u
-#define MSR_IA32_TSC_DEADLINE 0x6e0u
-#define MSR_HYPERV_FIRST      0x40000000u
-#define MSR_HYPERV_LAST       0x400001ffu
+#define MSR_KVM_WALL_CLOCK  0x11u /* another name of MSR_KVM_WALL_CLOCK_NEW; writing it writes guest memory */
+#define MSR_KVM_SYSTEM_TIME 0x12u /* another name of MSR_KVM_SYSTEM_TIME_NEW */
+#define MSR_VMX_FIRST       0x480u
+#define MSR_VMX_LAST        0x493u
+#define MSR_HYPERV_FIRST    0x40000000u
+#define MSR_HYPERV_LAST     0x400001ffu
 
 /* KVM does not list these (api.rst, KVM_GET_MSR_INDEX_LIST), a guest can write them all the same. */
 static const uint32_t mtrrs[] = {
@@ -95,13 +93,27 @@ int sm_kvm_x86_msrs_set(struct sm_hv_vcpu *vcpu, const struct sm_kvm_msr *msrs, 
 	return code;
 }
 
+int sm_kvm_x86_msr_get(struct sm_hv_vcpu *vcpu, struct sm_kvm_msr *msr, struct sm_error *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = { .head.nmsrs = 1, .entry.index = msr->index };
+	int done = ioctl(vcpu->fd, KVM_GET_MSRS, &one);
+	if (done != 1)
+		return sm_error_sys(err, done < 0 ? errno : ENOTSUP, "read MSR 0x%x", msr->index);
+	msr->value = one.entry.data;
+	return 0;
+}
+
 /* ---- which ---------------------------------------------------------------------------------------------------- */
 
-/* Not state of our guests: other names of the same register, and what belongs to features CPUID never shows. */
+/* Not for a batch: time (clock_x86_64.c), other names of the same register, and what belongs to features CPUID never
+ * shows. */
 static bool is_foreign(uint32_t index)
 {
-	return index == MSR_KVM_WALL_CLOCK || index == MSR_KVM_SYSTEM_TIME ||
-	       (index >= MSR_VMX_FIRST && index <= MSR_VMX_LAST) ||
+	return index == SM_KVM_MSR_TSC || index == SM_KVM_MSR_TSC_DEADLINE || index == MSR_KVM_WALL_CLOCK ||
+	       index == MSR_KVM_SYSTEM_TIME || (index >= MSR_VMX_FIRST && index <= MSR_VMX_LAST) ||
 	       (index >= MSR_HYPERV_FIRST && index <= MSR_HYPERV_LAST);
 }
 
@@ -110,7 +122,6 @@ static void add(struct msr_batch *batch, uint32_t index)
 	batch->entries[batch->nmsrs++].index = index;
 }
 
-/* The registers to save, in the order they are to be set: the TSC before what is measured in it. */
 static int list(struct sm_hv_vm *vm, struct msr_batch **ret_batch, struct sm_error *err)
 {
 	struct {
@@ -120,18 +131,15 @@ static int list(struct sm_hv_vm *vm, struct msr_batch **ret_batch, struct sm_err
 	if (ioctl(vm->device_fd, KVM_GET_MSR_INDEX_LIST, &known) < 0)
 		return sm_error_sys(err, errno, "KVM_GET_MSR_INDEX_LIST");
 	size_t nmtrrs = sizeof mtrrs / sizeof *mtrrs;
-	struct msr_batch *batch = batch_new(known.nmsrs + nmtrrs + 2, err);
+	struct msr_batch *batch = batch_new(known.nmsrs + nmtrrs, err);
 	if (!batch)
 		return -ENOMEM;
-	add(batch, MSR_IA32_TSC);
 	for (uint32_t i = 0; i < known.nmsrs; i++) {
-		uint32_t index = known.indices[i];
-		if (index != MSR_IA32_TSC && index != MSR_IA32_TSC_DEADLINE && !is_foreign(index))
-			add(batch, index);
+		if (!is_foreign(known.indices[i]))
+			add(batch, known.indices[i]);
 	}
 	for (size_t i = 0; i < nmtrrs; i++)
 		add(batch, mtrrs[i]);
-	add(batch, MSR_IA32_TSC_DEADLINE);
 	*ret_batch = batch;
 	return 0;
 }

@@ -295,51 +295,6 @@ static int load_xsave(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_e
 	return code;
 }
 
-/* ---- TSC rate ------------------------------------------------------------------------------------------------- */
-
-static const char what_rate[] = "TSC rate";
-static const uint32_t tag_rate = SM_TAG('T', 'S', 'C', 'R');
-
-/* Beyond this the guest's rate is set, where the processor can scale. */
-#define RATE_PPM_SAME 250u
-/* Where it cannot: the guest reads time from KVM's clock, which is right at any rate, and its timers are wrong by the
- * same small part.  Beyond this a guest made elsewhere is refused. */
-#define RATE_PPM_MAX 50000u
-
-/* The VM's descriptor answers without loading the vCPU; only newer kernels do (Linux 5.16). */
-static int get_rate(struct sm_hv_vcpu *vcpu)
-{
-	int khz = ioctl(vcpu->vm->fd, KVM_GET_TSC_KHZ, 0);
-	if (khz <= 0)
-		khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
-	return khz > 0 ? khz : 0;
-}
-
-static void save_rate(struct sm_hv_vcpu *vcpu, struct sm_buf *out)
-{
-	size_t record = sm_record_begin(out, tag_rate, SM_KVM_STATE_VERSION);
-	sm_put_u32(out, (uint32_t)get_rate(vcpu));
-	sm_record_end(out, record);
-}
-
-static int load_rate(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err)
-{
-	struct sm_reader record;
-	int code = sm_record_open(in, tag_rate, SM_KVM_STATE_VERSION, what_rate, &record, err);
-	if (code < 0)
-		return code;
-	uint32_t saved = sm_get_u32(&record);
-	code = sm_record_close(&record, what_rate, err);
-	uint32_t here = (uint32_t)get_rate(vcpu);
-	if (code < 0 || !saved || !here)
-		return code;
-	uint64_t ppm = (saved > here ? saved - here : here - saved) * UINT64_C(1000000) / here;
-	if (ppm <= RATE_PPM_SAME || ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)saved) >= 0 || ppm <= RATE_PPM_MAX)
-		return 0;
-	return sm_error_set(err, ENOTSUP, "TSC rate: saved at %u kHz, this host has %u kHz and cannot scale", saved,
-	                    here);
-}
-
 /* ---- all of it ------------------------------------------------------------------------------------------------ */
 
 int sm_kvm_arch_vcpu_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err)
@@ -351,8 +306,9 @@ int sm_kvm_arch_vcpu_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm
 		return code;
 
 	sm_kvm_x86_cpuid_save(vcpu, out);
-	save_rate(vcpu, out);
-	code = save_part(vcpu, &sregs_part, out, err);
+	code = sm_kvm_x86_tsc_save(vcpu, out, err);
+	if (code >= 0)
+		code = save_part(vcpu, &sregs_part, out, err);
 	if (code >= 0)
 		code = save_part(vcpu, &xcrs_part, out, err);
 	if (code >= 0)
@@ -377,7 +333,7 @@ int sm_kvm_arch_vcpu_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct 
 	vcpu->access.data = NULL;
 	int code = sm_kvm_x86_cpuid_load(vcpu, in, err);
 	if (code >= 0)
-		code = load_rate(vcpu, in, err);
+		code = sm_kvm_x86_tsc_load(vcpu, in, err);
 	if (code >= 0)
 		code = load_part(vcpu, &sregs_part, in, err);
 	if (code >= 0)

@@ -5,7 +5,10 @@
 #include "arch/x86_64/cpuid.h"
 #include "hv_kvm/internal.h"
 
-#define SM_KVM_STATE_VERSION 1
+#define SM_KVM_STATE_VERSION 2
+
+#define SM_KVM_MSR_TSC          0x10u
+#define SM_KVM_MSR_TSC_DEADLINE 0x6e0u
 
 struct sm_kvm_arch_vm {
 	size_t xsave_bytes; /* of the area that KVM_GET_XSAVE2 and KVM_SET_XSAVE move */
@@ -14,13 +17,20 @@ struct sm_kvm_arch_vm {
 	bool host_known;
 	size_t host_count;
 	struct sm_x86_cpuid_entry host[SM_X86_CPUID_MAX];
+	/* Those made so far, by index: the clock is theirs, too. */
+	struct sm_hv_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 };
 
 struct sm_kvm_arch_vcpu {
 	/* What the guest's CPUID says; count 0: not set yet. */
 	size_t cpuid_count;
 	struct sm_x86_cpuid_entry cpuid[SM_X86_CPUID_MAX];
+	uint64_t deadline; /* of the timer, loaded: armed once the TSC that it is measured in is right */
 };
+
+/* clock_x86_64.c */
+int sm_kvm_x86_tsc_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
+int sm_kvm_x86_tsc_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
 
 /* cpuid_x86_64.c */
 int sm_kvm_x86_cpuid_boot(struct sm_hv_vcpu *vcpu, struct sm_error *err);
@@ -36,6 +46,8 @@ struct sm_kvm_msr {
 /* Sets them in order.  An MSR that this host refuses is left out when the value is the one it would have
  * anyway; else -ENOTSUP names it. */
 int sm_kvm_x86_msrs_set(struct sm_hv_vcpu *vcpu, const struct sm_kvm_msr *msrs, size_t count, struct sm_error *err);
+/* Reads msr->index into msr->value.  -ENOTSUP: this host has no such register. */
+int sm_kvm_x86_msr_get(struct sm_hv_vcpu *vcpu, struct sm_kvm_msr *msr, struct sm_error *err);
 int sm_kvm_x86_msrs_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
 int sm_kvm_x86_msrs_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
 
