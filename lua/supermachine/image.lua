@@ -64,7 +64,7 @@ local function boot_inputs(self, checked)
 	local kernel, message, code = paths.kernel(checked.kernel)
 	if not kernel then return nil, message, code end
 	local initrd
-	initrd, message, code = paths.initramfs(checked.modules)
+	initrd, message, code = paths.initramfs(checked.modules or paths.modules(kernel))
 	if not initrd then return nil, message, code end
 	local layers
 	layers, message, code = self:rootfs()
@@ -94,8 +94,8 @@ local function boot(self, checked, inputs, lap)
 end
 
 --- A machine booted from the image, with the agent ready: no snapshot.  Options as for vm.new (kernel, vcpus,
--- memory_mib, cmdline, transport, ...), modules (a folder of .ko files and modules.order), timeout_ms = 60000 for the
--- boot, on_stage(name, milliseconds, details).
+-- memory_mib, cmdline, transport, ...), modules (a folder of .ko files and modules.order; by default the one beside the
+-- kernel, if there is one), timeout_ms = 60000 for the boot, on_stage(name, milliseconds, details).
 function methods:boot(given)
 	local checked = options.check(boot_options, given)
 	local lap = stopwatch(checked.on_stage)

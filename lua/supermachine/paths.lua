@@ -42,6 +42,12 @@ function paths.kernel(given)
 	return find("vmlinux", "guest kernel", "`make kernel` builds it; SUPERMACHINE_KERNEL names another")
 end
 
+--- The modules of a kernel: the folder `modules` beside it, as vendor/kernel/debian lays it out, or nil.
+function paths.modules(kernel)
+	local folder = (kernel:match "^(.*/)" or "") .. "modules"
+	return readable(folder .. "/modules.order") and folder or nil
+end
+
 --- The guest's init and agent.
 function paths.guest()
 	return find("supermachine-guest", "guest init", "`make` builds it; SUPERMACHINE_LIBDIR names its folder")

@@ -73,8 +73,8 @@ function image:rootfs() end
 ---@class supermachine.boot_options
 ---@field vcpus? integer         1 to 16; default 1
 ---@field memory_mib? integer    16 or more; default 256
----@field kernel? string         an ELF vmlinux with a PVH note, or a bzImage
----@field modules? string        folder of .ko files and modules.order
+---@field kernel? string         x86_64: an ELF vmlinux with a PVH note, or a bzImage; aarch64: an Image
+---@field modules? string        folder of .ko files and modules.order; default the `modules` beside the kernel
 ---@field cmdline? string        appended to the kernel's command line
 ---@field cpu_disable? string    CPU features to hide: "cx16,avx2"
 ---@field volume_slots? integer  writable disks that a restore can back

@@ -1,15 +1,18 @@
 -- Init and agent in a real guest: what they can only do there.
 local build = require "spec.support.build"
 local core = require "supermachine.core"
+local folders = require "spec.support.folder"
 local lab = require "spec.support.lab"
 local paths = require "supermachine.paths"
 local scheduler = require "supermachine.scheduler"
+local scratch = require "spec.support.scratch"
 local sm = require "supermachine"
 
 describe("the guest's init #lab", function()
 	local function bare(cmdline)
+		local kernel = assert(paths.kernel())
 		return assert(sm.vm.new {
-			kernel = assert(paths.kernel()), initrd = assert(paths.initramfs()), memory_mib = 128, agent = true,
+			kernel = kernel, initrd = assert(paths.initramfs(paths.modules(kernel))), memory_mib = 128, agent = true,
 			cmdline = cmdline,
 		})
 	end
@@ -38,8 +41,10 @@ describe("the guest's init #lab", function()
 	end)
 
 	it("names what the kernel lacks", function()
-		-- Debian's kernel without its modules.
-		local vm, message = lab.image("busybox"):boot { memory_mib = 256, kernel = build.dir .. "/debian-kernel/vmlinuz" }
+		-- Debian's kernel without the modules that lie beside it.
+		local folder <close> = folders.new()
+		scratch.run(("ln -s \"$(realpath '%s/debian-kernel/vmlinuz')\" '%s'"):format(build.dir, folder:join "kernel"))
+		local vm, message = lab.image("busybox"):boot { memory_mib = 256, kernel = folder:join "kernel" }
 		assert.is_nil(vm)
 		assert.matches("the kernel lacks CONFIG_VIRTIO_MMIO, .*CONFIG_EROFS_FS", message)
 	end)
