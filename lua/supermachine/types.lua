@@ -76,7 +76,7 @@ function image:rootfs() end
 ---@field kernel? string         x86_64: an ELF vmlinux with a PVH note, or a bzImage; aarch64: an Image
 ---@field modules? string        folder of .ko files and modules.order; default the `modules` beside the kernel
 ---@field cmdline? string        appended to the kernel's command line
----@field cpu_disable? string    CPU features to hide: "cx16,avx2"
+---@field cpu_disable? string    CPU features to hide: "cx16,avx2" (aarch64: "sve,pauth")
 ---@field volume_slots? integer  writable disks that a restore can back
 ---@field mount_slots? integer   mounts that a restore can back
 ---@field net? boolean

@@ -5,7 +5,8 @@
  * refused by name.
  *
  * Threads: vm calls from the machine's control thread; every vcpu call on the vCPU's own thread (some
- * back ends bind a vCPU to it), except vcpu_kick, which any thread may call. */
+ * back ends bind a vCPU to it), except vcpu_kick, which any thread may call.  Where a vm call says that no vCPU runs,
+ * no vcpu call is under way either: state of the machine that lies in its vCPUs is then the control thread's. */
 #ifndef SM_HV_HV_H
 #define SM_HV_HV_H
 
@@ -86,14 +87,16 @@ struct sm_hv {
 	int (*caps)(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error *err);
 
 	/* A machine without RAM.  The irqchip comes with irqchip_new, after the memory slots (a slot set before the
-	 * irqchip is cheaper) and before any vCPU. */
+	 * irqchip is cheaper) and before any vCPU; interrupts can be wired and raised from then on.  What an irqchip
+	 * and the vCPUs of the plan need of each other (KVM's GIC: all of them made, in order) is made there too, and
+	 * vcpu_new, which may come in any order, takes over its part. */
 	int (*vm_new)(int device_fd, const struct sm_plan *plan, struct sm_hv_vm **ret_vm, struct sm_error *err);
 	void (*vm_free)(struct sm_hv_vm *vm);
 	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only,
 	              struct sm_error *err);
 	int (*vm_unmap)(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err);
 	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
-	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level);
+	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level); /* any thread */
 	/* Each write to event_fd raises an edge on irq; the descriptor stays the caller's and must outlive the VM. */
 	int (*vm_irqfd)(struct sm_hv_vm *vm, int event_fd, unsigned irq, struct sm_error *err);
 	/* A 4-byte guest write of any value to gpa adds 1 to event_fd and does not exit. */
@@ -101,7 +104,9 @@ struct sm_hv {
 	/* Interrupt controllers and the like, while no vCPU runs, all vCPUs exist, and (load) their state is set. */
 	int (*vm_save)(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
 	int (*vm_load)(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
-	/* The guest's clock, last before vCPUs run: saved with the machine paused, set once on restore. */
+	/* The guest's clock, last before vCPUs run: saved with the machine paused, set once on restore, while no vCPU
+	 * runs, and from then on the same on each.  What is measured in it (timers) is the vCPUs' state and is loaded
+	 * before: nothing may fire by the clock that was there until then. */
 	int (*vm_clock_save)(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
 	int (*vm_clock_load)(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
 
@@ -117,13 +122,31 @@ struct sm_hv {
 	 * 1: the instruction has more to access: io holds the next part; answer it and settle again. */
 	int (*vcpu_settle)(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io, struct sm_error *err);
 	/* Whether the vCPU sleeps with interrupts off, or waits for a start that another vCPU would give: when this
-	 * holds for all of a machine, nothing but a reset will wake it. */
+	 * holds for all of a machine, nothing but a reset will wake it.  On aarch64 only the latter counts (PSCI: off):
+	 * a WFI wakes for masked interrupts too, and Linux idles like that. */
 	bool (*vcpu_halted)(struct sm_hv_vcpu *vcpu);
 	int (*vcpu_save)(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
 	int (*vcpu_load)(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
-	/* Tell a restored guest that it was stopped (KVM_KVMCLOCK_CTRL: no soft lockup reports). */
+	/* Tell a restored guest that it was stopped (KVM_KVMCLOCK_CTRL: no soft lockup reports).  An aarch64 guest has
+	 * nothing that could be told: its counter stood still. */
 	void (*vcpu_resumed)(struct sm_hv_vcpu *vcpu);
 };
+
+/* What a third back end would bring along: Hypervisor.framework of macOS on Apple silicon.
+ * - There is no device: device_fd is -1 and not looked at.  A process has one VM, so every machine is a worker's, and
+ *   vm_new is -EBUSY where there is one.  Pages are of 16 KiB: RAM and DAX windows are multiples of that (2 MiB), other
+ *   maps are refused.  The address space is as wide as sm_plan_end needs (hv_vm_config).
+ * - Neither irqfd nor ioeventfd: the machine forwards.  vm_irq_set is what raises (an edge: on, off), from its loop's
+ * thread. The event descriptors themselves, and the loop, are base/'s to port.
+ * - The GIC is the framework's (hv_gic, before any vCPU; its state is a blob, so the record holds the macOS release
+ * that it is good for) or one in user space behind MMIO exits and trapped ICC registers, as records like KVM's.
+ * - A vCPU belongs to its thread from hv_vcpu_create to hv_vcpu_destroy: vcpu_free would be called there, as its last
+ * call.
+ * - PSCI comes as HVC exits and is served in the back end: CPU_ON wakes the thread that waits in its vcpu_run, off and
+ * reset are exits.  A WFI exits too: vcpu_run sleeps until the timer's deadline, an interrupt or a kick.
+ * - hv_vcpus_exit does not stick: a flag beside it makes vcpu_kick do so.
+ * - An access's answer and the step past its instruction are the back end's own work, so vcpu_settle runs nothing.
+ * - The counter's offset is each vCPU's: vm_clock_load keeps it, and each vCPU sets it before it next runs. */
 
 /* The back end that the Makefile chose for this platform. */
 const struct sm_hv *sm_hv_host(void);

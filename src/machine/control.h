@@ -90,7 +90,7 @@ enum sm_control_end {
 	SM_CONTROL_RUNNING = 0, /* or paused: not ended */
 	SM_CONTROL_POWEROFF,
 	SM_CONTROL_RESET,
-	SM_CONTROL_HALT,  /* every vCPU halted with interrupts off, or the kernel said so */
+	SM_CONTROL_HALT,  /* every vCPU off or halted with interrupts off, or the kernel said so */
 	SM_CONTROL_PANIC, /* the guest kernel said so; detail has its words */
 	SM_CONTROL_TRIPLE_FAULT,
 	SM_CONTROL_FAULT, /* the hypervisor could not go on; detail says what */

@@ -90,7 +90,7 @@ static void look(void *arg, uint32_t events)
 	}
 	machine->halted_probes = atomic_exchange(&machine->all_halted, false) ? machine->halted_probes + 1 : 0;
 	if (machine->halted_probes == HALTED_PROBES) {
-		sm_machine_end(machine, SM_CONTROL_HALT, "every vCPU is halted with interrupts off");
+		sm_machine_end(machine, SM_CONTROL_HALT, "every vCPU is off, or halted with interrupts off");
 		return;
 	}
 	for (unsigned i = 0; i < machine->nvcpus; i++)
