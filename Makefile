@@ -31,7 +31,7 @@ $(error ARCH=x86_64 is built on x86_64 only, and this machine is $(HOST_ARCH))
 endif
 
 # Asked for once, and only when something is compiled by this very make.
-COMPILES := $(filter-out clean help deps demo test layers format lint asan tsan,$(or $(MAKECMDGOALS),all))
+COMPILES := $(filter-out clean help deps kernel demo test layers format lint asan tsan,$(or $(MAKECMDGOALS),all))
 SYSROOT := $(if $(and $(CROSS),$(COMPILES)),$(shell vendor/cross/sysroot $(ARCH)))
 ifneq ($(and $(CROSS),$(COMPILES)),)
 ifeq ($(SYSROOT),)
@@ -149,38 +149,45 @@ deps:
 	vendor/missing --install
 
 kernel:
-	vendor/kernel/build $(BUILD)/vmlinux
+	vendor/kernel/build $(BUILD)/vmlinux $(ARCH)
+
+# Guests of another architecture get Debian's kernel, unless `make kernel' was run for it: ten minutes less.
+OWN_KERNEL := $(if $(CROSS),,kernel)
+# What runs Linux guests: in the emulated host where this machine's KVM does not, or is another architecture's.
+IN_LAB := vendor/testhost/anywhere $(ARCH) $(BUILD)
 
 lab-shell: all
-	vendor/testhost/shell
+	TESTHOST_ARCH=$(ARCH) vendor/testhost/shell
 
-# Real images, and machines of them: in the emulated host where this machine's KVM does not run Linux guests.
+# Real images, and machines of them.
 demo:
 	@vendor/missing --install
-	@$(MAKE) --no-print-directory all kernel
-	vendor/images/make $(BUILD)/images
-	@if $(EXE) doctor --quiet; then $(EXE) examples/demo.lua $(BUILD)/images $(BUILD)/demo; else \
-		echo 'in the emulated host (see: $(EXE) doctor)'; \
-		vendor/testhost/run '$(EXE) examples/demo.lua $(BUILD)/images $(BUILD)/demo'; fi
+	@$(MAKE) --no-print-directory all $(OWN_KERNEL)
+	vendor/images/make $(BUILD)/images $(ARCH)
+	@$(IN_LAB) '$(EXE) examples/demo.lua $(BUILD)/images $(BUILD)/demo'
 
+# The other architecture that this machine can build for is tested, too.
+ALSO := $(if $(filter x86_64,$(ARCH)),aarch64)
 test:
 	@vendor/missing --install
-	@$(MAKE) --no-print-directory all kernel
-	@BUILD=$(BUILD) spec/tiers direct lab
+	@$(MAKE) --no-print-directory all $(OWN_KERNEL)
+	@$(foreach arch,$(ALSO),$(MAKE) --no-print-directory ARCH=$(arch) BUILD=$(BUILD)/$(arch) CC=$(arch)-linux-gnu-gcc SAN= all &&) true
+	@spec/tiers $(if $(CROSS),,direct:$(ARCH):$(BUILD)) lab:$(ARCH):$(BUILD) $(foreach arch,$(ALSO),lab:$(arch):$(BUILD)/$(arch))
 
 test-direct: all
-	@vendor/missing test
-	@BUILD=$(BUILD) spec/tiers direct
+	@vendor/missing test direct
+	@$(if $(CROSS),echo 'the direct tier of $(ARCH) runs on such a machine only: make test-lab ARCH=$(ARCH)'; false,spec/tiers direct:$(ARCH):$(BUILD))
 
-test-lab: all kernel
-	@vendor/missing test
-	@BUILD=$(BUILD) spec/tiers lab
+test-lab: all $(OWN_KERNEL)
+	@vendor/missing test direct
+	@spec/tiers lab:$(ARCH):$(BUILD)
 
-bench: all kernel
-	vendor/images/make $(BUILD)/images >/dev/null
-	@if $(EXE) doctor --quiet; then $(EXE) spec/perf/run.lua --tier=lab --out=$(BUILD)/bench-lab.json; else \
-		vendor/testhost/run '$(EXE) spec/perf/run.lua --tier=lab --out=$(BUILD)/bench-lab.json'; fi
-	$(EXE) spec/perf/run.lua --merge=$(BUILD)/bench-lab.json --out=$(BUILD)/bench.json
+BENCH_LAB := $(EXE) spec/perf/run.lua --tier=lab --out=$(BUILD)/bench-lab.json
+BENCH     := $(EXE) spec/perf/run.lua --merge=$(BUILD)/bench-lab.json --out=$(BUILD)/bench.json
+bench: all $(OWN_KERNEL)
+	vendor/images/make $(BUILD)/images $(ARCH) >/dev/null
+	@$(IN_LAB) '$(BENCH_LAB)$(if $(CROSS), && $(BENCH))'
+	$(if $(CROSS),,$(BENCH))
 
 # What machines argue about ------------------------------------------------------------------------
 
@@ -221,7 +228,7 @@ help:
 	@echo 'make deps         install what is missing, with apt (vendor/packages)'
 	@echo 'make kernel       build the guest kernel, once; cached'
 	@echo 'make demo         pull, bake, restore and run real images, with times'
-	@echo 'make test         test-direct, then test-lab'
+	@echo 'make test         test-direct, test-lab, and on x86_64 test-lab of ARCH=aarch64'
 	@echo 'make test-direct  the suite on this machine, without Linux guests'
 	@echo 'make test-lab     the specs with guests, in the emulated host where KVM here is not fit'
 	@echo 'make bench        medians, and $(BUILD)/bench.json'
@@ -231,4 +238,5 @@ help:
 	@echo 'make lab-shell    a shell in the emulated host'
 	@echo 'make install      below PREFIX (and DESTDIR);  make clean'
 	@echo
+	@echo 'ARCH=aarch64 on x86_64: compiled by gcc-aarch64-linux-gnu into build/aarch64, run in an emulated Arm host'
 	@echo 'variables: CC=gcc|clang BUILD=build SAN=address|thread WERROR=1 V=1 ARCH=x86_64|aarch64 PREFIX=/usr/local CFLAGS LDFLAGS'

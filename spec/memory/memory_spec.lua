@@ -53,6 +53,35 @@ describe("guest RAM", function()
 		assert.are.equal("EFAULT", select(3, memory:zero(0, -1)))
 	end)
 
+	-- As on Apple silicon, or an Arm kernel made for such pages.
+	it("is made of whole host pages, of 16 KiB too, and given back in them", function()
+		local page = 16384
+		for _, arch in ipairs { "x86_64", "aarch64" } do
+			for _, mib in ipairs { 16, 17, 3071, 3073, 4097 } do
+				local memory <close> = assert(core.memory({ arch = arch, memory_mib = mib }, nil, page))
+				for _, region in ipairs(memory:regions()) do
+					assert.are.same({ 0, 0, 0 }, { region.gpa % page, region.bytes % page, region.file_offset % page })
+				end
+			end
+		end
+		local memory <close> = assert(core.memory({ memory_mib = 16 }, nil, page))
+		local full = ("x"):rep(2 * page)
+		local function after(from, to)
+			assert(memory:write(base, full))
+			assert(memory:discard(base + from, to - from))
+			return memory:read(base, 2 * page)
+		end
+		assert.are.equal(full, after(0, 4096)) -- a guest's page alone
+		assert.are.equal(full, after(4096, page + 4096))
+		assert.are.equal(("\0"):rep(page) .. full:sub(page + 1), after(0, 2 * page - 4096))
+		assert.are.equal(("\0"):rep(2 * page), after(0, 2 * page))
+		assert.are.equal("EFAULT", select(3, memory:discard(base - 1, 2)))
+
+		local none, message, code = core.memory({ memory_mib = 17 }, nil, 2 * MIB)
+		assert.are.same({ nil, "EINVAL" }, { none, code })
+		assert.matches("not made of host pages %(2097152 bytes%)", message)
+	end)
+
 	it("marks the pages that host code writes", function()
 		local memory <close> = assert(core.memory { arch = "x86_64", memory_mib = 3073 })
 		assert.is_false(memory:marked(0))

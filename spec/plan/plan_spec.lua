@@ -191,6 +191,24 @@ cmdline console=ttyAMA0 quiet panic=-1 cryptomgr.notests random.trust_cpu=on swi
 		assert.are.equal("EINVAL", select(3, core.plan { mounts = 1, dax_mib = math.maxinteger }))
 	end)
 
+	it("maps nothing but whole pages of 16 KiB, for a host that has such", function()
+		local page = 16384
+		for _, arch in ipairs { "x86_64", "aarch64" } do
+			for _, mib in ipairs { 16, 17, 333, 3071, 3073, 4099 } do
+				for mounts = 1, 7 do
+					local plan = assert(core.plan { arch = arch, memory_mib = mib, mounts = mounts, dax_mib = mib - 1 })
+					local maps = { table.unpack(plan.ram) }
+					for _, slot in ipairs(plan.slots) do maps[#maps + 1] = slot.dax end
+					assert.are.equal(#plan.ram + mounts, #maps)
+					for _, map in ipairs(maps) do
+						assert.are.same({ 0, 0 }, { map.gpa % page, map.bytes % page })
+						assert.is_true(map.bytes >= page)
+					end
+				end
+			end
+		end
+	end)
+
 	it("splits x86_64 RAM around the hole below 4 GiB", function()
 		local function ram(mib) return assert(core.plan { arch = "x86_64", memory_mib = mib }).ram end
 		assert.are.same({ { gpa = 0, bytes = 16 * MIB } }, ram(16))

@@ -1,4 +1,4 @@
-/* core.memory(config, ram_path): guest RAM without a machine. */
+/* core.memory(config[, ram_path[, page_bytes]]): guest RAM without a machine. */
 #include "lua/memory.h"
 
 #include "base/fd.h"
@@ -64,6 +64,18 @@ static int memory_zero(lua_State *L)
 	return 1;
 }
 
+/* discard(gpa, length) -> true, or nil, message, "EFAULT" */
+static int memory_discard(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	int code =
+	    sm_memory_discard(self->memory, (uint64_t)luaL_checkinteger(L, 2), (uint64_t)luaL_checkinteger(L, 3));
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
 /* marked(gpa) -> whether host code wrote to that page */
 static int memory_marked(lua_State *L)
 {
@@ -111,8 +123,10 @@ static int memory_save(lua_State *L)
 }
 
 static const luaL_Reg memory_methods[] = {
-	{ "read", memory_read },       { "write", memory_write }, { "zero", memory_zero }, { "marked", memory_marked },
-	{ "regions", memory_regions }, { "save", memory_save },   { NULL, NULL },
+	{ "read", memory_read },     { "write", memory_write },
+	{ "zero", memory_zero },     { "discard", memory_discard },
+	{ "marked", memory_marked }, { "regions", memory_regions },
+	{ "save", memory_save },     { NULL, NULL },
 };
 
 static const struct sm_lua_class memory_class = {
@@ -122,12 +136,15 @@ static const struct sm_lua_class memory_class = {
 	.close = memory_close,
 };
 
-/* memory(config, ram_path) -> the RAM of that plan: zeros, or a copy on write of a file; or nil, message, code. */
+/* memory(config[, ram_path[, page_bytes]]) -> the RAM of that plan: zeros, or a copy on write of a file, by the rules
+ * of a host with pages of that size; or nil, message, code. */
 static int memory_new(lua_State *L)
 {
 	struct sm_plan_config config;
 	sm_lua_plan_config(L, 1, &config);
 	const char *path = luaL_optstring(L, 2, NULL);
+	lua_Integer page_bytes = luaL_optinteger(L, 3, 0);
+	luaL_argcheck(L, page_bytes >= 0, 3, "a page has no negative size");
 	struct sm_lua_memory *self = sm_lua_new(L, &memory_class);
 	struct sm_error err = { 0 };
 	int fd = -1;
@@ -135,7 +152,7 @@ static int memory_new(lua_State *L)
 	if (code == 0 && path && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		code = sm_error_sys(&err, errno, "%s", path);
 	if (code == 0)
-		code = sm_memory_new(&self->plan, fd, &self->memory, &err);
+		code = sm_memory_new(&self->plan, fd, (uint64_t)page_bytes, &self->memory, &err);
 	sm_fd_close(&fd);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);

@@ -470,7 +470,7 @@ enum kind { KIND_BLK, KIND_RNG, KIND_BALLOON, KIND_VSOCK };
 static int start(struct device *device, enum kind kind, const struct sm_plan *plan, const struct sm_disk *disk,
                  uint64_t guest_cid, struct sm_error *err)
 {
-	int code = sm_memory_new(plan, -1, &device->memory, err);
+	int code = sm_memory_new(plan, -1, 0, &device->memory, err);
 	if (code < 0)
 		return code;
 	device->irq_fd = sm_fd_event();

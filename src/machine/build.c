@@ -41,7 +41,7 @@ static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *er
 /* A slot set before the irqchip is cheaper. */
 static int build_memory(struct sm_machine *machine, int ram_fd, struct sm_error *err)
 {
-	int code = sm_memory_new(&machine->plan, ram_fd, &machine->memory, err);
+	int code = sm_memory_new(&machine->plan, ram_fd, 0, &machine->memory, err);
 	if (code < 0)
 		return code;
 	const struct sm_memory_region *regions;

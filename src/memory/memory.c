@@ -25,6 +25,7 @@ struct sm_memory {
 	struct sm_memory_region regions[SM_PLAN_RAM_MAX];
 	struct reservation reservations[SM_PLAN_RAM_MAX];
 	uint64_t bytes;
+	uint64_t host_page; /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
 	/* A bit a page, in the order of the RAM file: what host code wrote. */
 	_Atomic uint64_t *marks;
 };
@@ -82,17 +83,19 @@ static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_erro
 	return 0;
 }
 
-int sm_memory_new(const struct sm_plan *plan, int ram_fd, struct sm_memory **ret_memory, struct sm_error *err)
+int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, struct sm_memory **ret_memory,
+                  struct sm_error *err)
 {
 	struct sm_memory *memory = calloc(1, sizeof *memory);
 	if (!memory)
 		return sm_error_set(err, ENOMEM, "guest RAM: out of memory");
 	int code = 0;
-	const long page = sysconf(_SC_PAGESIZE);
+	uint64_t page = page_bytes ? page_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
+	memory->host_page = page;
 	for (unsigned i = 0; i < plan->nram; i++) {
-		if (plan->ram[i].gpa % (uint64_t)page || plan->ram[i].bytes % (uint64_t)page) {
-			code = sm_error_set(err, EINVAL, "guest RAM at 0x%llx is not made of host pages (%ld bytes)",
-			                    (unsigned long long)plan->ram[i].gpa, page);
+		if (plan->ram[i].gpa % page || plan->ram[i].bytes % page) {
+			code = sm_error_set(err, EINVAL, "guest RAM at 0x%llx is not made of host pages (%llu bytes)",
+			                    (unsigned long long)plan->ram[i].gpa, (unsigned long long)page);
 			goto fail;
 		}
 		memory->regions[memory->nregions++] = (struct sm_memory_region){
@@ -219,6 +222,20 @@ int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 	if (!at)
 		return -EFAULT;
 	memset(at, 0, len);
+	return 0;
+}
+
+int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len)
+{
+	/* For writing, because the content changes. */
+	uint8_t *at = sm_memory_at_write(memory, gpa, len);
+	if (!at)
+		return -EFAULT;
+	const uintptr_t page = memory->host_page;
+	uintptr_t start = ((uintptr_t)at + page - 1) / page * page;
+	uintptr_t end = ((uintptr_t)at + len) / page * page;
+	if (start < end && madvise((void *)start, end - start, MADV_DONTNEED) < 0)
+		return -errno;
 	return 0;
 }
 
