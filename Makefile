@@ -71,7 +71,8 @@ OTHER_ARCH := $(foreach arch,$(filter-out $(ARCH),$(ARCHES)),$(foreach room,plan
 ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wildcard src/$(room)/*.c))))
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
 GUEST_SOURCES := $(sort $(wildcard src/guest/*.c))
-SPEC_SOURCES  := $(filter-out $(OTHER_ARCH),$(sort $(wildcard spec/*/*.c)))
+SPEC_PRELOADS := $(sort $(wildcard spec/*/*_preload.c))
+SPEC_SOURCES  := $(filter-out $(OTHER_ARCH) $(SPEC_PRELOADS),$(sort $(wildcard spec/*/*.c)))
 ALL_C         := $(sort $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] spec/*/*.[ch]))
 
 object = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
@@ -79,7 +80,7 @@ ROOM_OBJECTS  := $(call object,$(ROOM_SOURCES))
 LUA_OBJECTS   := $(call object,$(LUA_SOURCES))
 MAIN_OBJECT   := $(BUILD)/obj/main.o
 GUEST_OBJECTS := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(GUEST_SOURCES))
-SPEC_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(SPEC_SOURCES))
+SPEC_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(SPEC_SOURCES)) $(patsubst %.c,$(BUILD)/%.so,$(SPEC_PRELOADS))
 
 EXE     := $(BUILD)/supermachine
 MODULE  := $(BUILD)/lib/supermachine/core.so
@@ -134,8 +135,13 @@ $(ARCHIVE): $(ROOM_OBJECTS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(CROSS)ar rcs $@ $^
 
-# Programs of the specs and benchmarks: one C file each, over the rooms.
-$(SPEC_PROGRAMS): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)
+# Programs of the specs and benchmarks: one C file each, over the rooms; what is preloaded stands alone.
+$(filter %.so,$(SPEC_PROGRAMS)): $(BUILD)/%.so: %.c $(BUILD)/.flags
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fno-sanitize=all -MMD -MP -MF $@.d -shared -o $@ $<
+
+$(filter-out %.so,$(SPEC_PROGRAMS)): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< $(ARCHIVE) $(LDFLAGS) $(LIBS)

@@ -1,6 +1,7 @@
 -- How an aarch64 vCPU starts, what it is told about itself, and what is refused before there is one.
 local asm = require "spec.support.microguest"
 local core = require "supermachine.core"
+local refusing = require "spec.support.refusing"
 local irq = require "spec.support.guest_irq_aarch64"
 
 local vcpus = 16
@@ -77,6 +78,24 @@ describe("the KVM back end of aarch64", function()
 			assert.are.equal(("memory_mib: RAM and DAX end at 0x%x, which takes 41 bits of guest address, and KVM here has %d")
 				:format(last, bits), message)
 		end
+	end)
+
+	it("names what a host's KVM does not give #kvm", function()
+		local gicv2, gicv3, ipa_size = 5, 7, 165
+		local function microguest(refused, options)
+			return refusing.run(refused, ("core.microguest { %s }"):format(options or ""))
+		end
+		local function refused(words) return "nil\t" .. words .. "\tEOPNOTSUPP" end
+		assert.are.equal(refused "this host's interrupt controller is a GICv2, and guests here need a GICv3",
+			microguest(("device=%d has=%d"):format(gicv3, gicv2)))
+		assert.are.equal(refused "this host's KVM has no GICv3 for guests",
+			microguest(("device=%d device=%d"):format(gicv3, gicv2)))
+		for group, part in pairs { [1] = "distributor", [5] = "redistributors", [6] = "CPU interfaces", [7] = "lines" } do
+			assert.are.equal(refused("this host's KVM can neither save nor restore a GICv3's " .. part),
+				microguest("attribute=" .. group))
+		end
+		assert.are.equal(refused("memory_mib: RAM and DAX end at 0x140000000, which takes 33 bits of guest address, "
+			.. "and KVM here has 32"), microguest(("capability=%d:32"):format(ipa_size), "memory_mib = 4096"))
 	end)
 
 	it("lets the physical counter show what the virtual one does, where KVM can set it #kvm", function()

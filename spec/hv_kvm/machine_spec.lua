@@ -1,6 +1,7 @@
 -- Making machines and vCPUs on the back end, and what it says where it cannot.
 local asm = require "spec.support.microguest"
 local core = require "supermachine.core"
+local refusing = require "spec.support.refusing"
 local scratch = require "spec.support.scratch"
 
 local foreign = asm.arch == "x86_64" and "arm64" or "pvh" -- another architecture's way to start
@@ -24,6 +25,12 @@ describe("the KVM back end", function()
 		assert.is_true(caps.irqfd and caps.ioeventfd)
 		assert.is_true(caps.max_vcpus >= 16)
 		assert.is_true(caps.gpa_bits >= 36 and caps.gpa_bits <= 52)
+	end)
+
+	it("names the capability that is missing #kvm", function()
+		local irqfd = 32
+		assert.are.equal("nil\tthis host's KVM lacks KVM_CAP_IRQFD\tEOPNOTSUPP",
+			refusing.run("capability=" .. irqfd .. ":0", "core.hv_caps '/dev/kvm'"))
 	end)
 
 	it("lets a first vCPU wait #kvm", function()

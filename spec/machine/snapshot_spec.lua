@@ -1,5 +1,7 @@
+local core = require "supermachine.core"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
+local records = require "spec.support.records"
 local scratch = require "spec.support.scratch"
 local sm = require "supermachine"
 
@@ -143,6 +145,23 @@ describe("a snapshot #kvm", function()
 		assert.is_nil(snapshot)
 		assert.matches("version", message)
 		assert.are.equal("EBADMSG", code)
+	end)
+
+	it("of another architecture is refused by name", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local other = guest.arch == "x86_64" and "aarch64" or "x86_64"
+		local plan = core.plan_encode { arch = other, memory_mib = 32, vcpus = 2 }
+		scratch.write(path .. "/meta", records.changed(scratch.read(path .. "/meta"), "SNAP", function(payload)
+			local own = records.header + string.unpack("<I4", payload, 9)
+			return plan .. payload:sub(own + 1)
+		end))
+		local snapshot <close> = assert(sm.snapshot.open(path))
+		for _, transport in ipairs { "direct", "worker" } do
+			local vm, message, code = snapshot:restore { transport = transport }
+			assert.are.same({ nil, "ENOEXEC" }, { vm, code })
+			assert.matches(("the machine is %s, this host is %s"):format(other, guest.arch), message)
+		end
 	end)
 end)
 

@@ -134,16 +134,16 @@ struct sm_hv {
 
 /* What a third back end would bring along: Hypervisor.framework of macOS on Apple silicon.
  * - There is no device: device_fd is -1 and not looked at.  A process has one VM, so every machine is a worker's, and
- *   vm_new is -EBUSY where there is one.  Pages are of 16 KiB: RAM and DAX windows are multiples of that (2 MiB), other
- *   maps are refused.  The address space is as wide as sm_plan_end needs (hv_vm_config).
+ *   vm_new is -EBUSY where there is one.  Pages are of 16 KiB: RAM and DAX windows are multiples of that (2 MiB),
+ *   other maps are refused.  The address space is as wide as sm_plan_end needs (hv_vm_config).
  * - Neither irqfd nor ioeventfd: the machine forwards.  vm_irq_set is what raises (an edge: on, off), from its loop's
- * thread. The event descriptors themselves, and the loop, are base/'s to port.
+ *   thread.  The event descriptors themselves, and the loop, are base/'s to port.
  * - The GIC is the framework's (hv_gic, before any vCPU; its state is a blob, so the record holds the macOS release
- * that it is good for) or one in user space behind MMIO exits and trapped ICC registers, as records like KVM's.
+ *   that it is good for) or one in user space behind MMIO exits and trapped ICC registers, as records like KVM's.
  * - A vCPU belongs to its thread from hv_vcpu_create to hv_vcpu_destroy: vcpu_free would be called there, as its last
- * call.
+ *   call.
  * - PSCI comes as HVC exits and is served in the back end: CPU_ON wakes the thread that waits in its vcpu_run, off and
- * reset are exits.  A WFI exits too: vcpu_run sleeps until the timer's deadline, an interrupt or a kick.
+ *   reset are exits.  A WFI exits too: vcpu_run sleeps until the timer's deadline, an interrupt or a kick.
  * - hv_vcpus_exit does not stick: a flag beside it makes vcpu_kick do so.
  * - An access's answer and the step past its instruction are the back end's own work, so vcpu_settle runs nothing.
  * - The counter's offset is each vCPU's: vm_clock_load keeps it, and each vCPU sets it before it next runs. */
