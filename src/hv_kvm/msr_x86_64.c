@@ -96,9 +96,9 @@ int sm_kvm_x86_msrs_set(struct sm_hv_vcpu *vcpu, const struct sm_kvm_msr *msrs, 
 int sm_kvm_x86_msr_get(struct sm_hv_vcpu *vcpu, struct sm_kvm_msr *msr, struct sm_error *err)
 {
 	struct {
-		struct kvm_msrs head;
+		uint32_t nmsrs, pad;
 		struct kvm_msr_entry entry;
-	} one = { .head.nmsrs = 1, .entry.index = msr->index };
+	} one = { .nmsrs = 1, .entry.index = msr->index };
 	int done = ioctl(vcpu->fd, KVM_GET_MSRS, &one);
 	if (done != 1)
 		return sm_error_sys(err, done < 0 ? errno : ENOTSUP, "read MSR 0x%x", msr->index);
