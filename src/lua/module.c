@@ -14,7 +14,9 @@
 	ROW(hv) \
 	ROW(probe) \
 	ROW(device) \
+	ROW(virtio_new) \
 	ROW(virtio) \
+	ROW(virtio_stream) \
 	ROW(arch) \
 	ROW(x86_64) \
 	ROW(aarch64) \
