@@ -3,6 +3,13 @@ local virtio = require "spec.support.virtio_driver"
 
 local vsock = { REQUEST = 1, RESPONSE = 2, RST = 3, SHUTDOWN = 4, RW = 5, CREDIT_UPDATE = 6, CREDIT_REQUEST = 7 }
 
+vsock.BUF_ALLOC = 256 << 10 -- the device's, for each connection
+
+-- 1 MiB without a period that buffers could hide.
+local words = {}
+for i = 1, 1 << 17 do words[i] = ("<I8"):pack(i * 0x9e3779b97f4a7c15) end
+vsock.MEGABYTE = table.concat(words)
+
 local HEADER = "<I8I8I4I4I4I2I2I4I4I4"
 local Peer = {}
 Peer.__index = Peer
@@ -101,6 +108,54 @@ function Peer:accept(port, more)
 	assert(request.dst_port == port)
 	self:send(vsock.reply(request, vsock.RESPONSE, more))
 	return stream, request
+end
+
+-- Send by the guest on this connection for as long as the host gives credit: bytes sent, and the last credit.
+function Peer:fill(request)
+	local sent, credit = 0, 0
+	local packet
+	repeat
+		while vsock.BUF_ALLOC - (sent - credit) >= 65536 do
+			self:send(vsock.reply(request, vsock.RW), vsock.MEGABYTE:sub(sent + 1, sent + 65536))
+			sent = sent + 65536
+		end
+		self.driver:settle()
+		packet = self:poll()
+		if packet then credit = packet.fwd_cnt end
+	until not packet
+	return sent, credit
+end
+
+-- Nothing goes on: no work done, and next to no processor time, in a tenth of a second.
+function Peer:assert_idle()
+	local device = self.device
+	device:settle()
+	local before = device:stats()
+	device:irq(0)
+	local clock = os.clock()
+	assert(device:irq(100) == 0, "the device interrupts")
+	assert(os.clock() - clock < 0.01, "the loop spins")
+	for name, value in pairs(device:stats()) do
+		assert(value == before[name], ("%s: %d, then %d"):format(name, before[name], value))
+	end
+end
+
+-- The next `count` bytes of the host's stream.
+function vsock.read_all(stream, count)
+	local out = {}
+	while count > 0 do
+		local bytes = assert(stream:read(math.min(count, 65536), virtio.WAIT_MS))
+		assert(bytes ~= "", "early end of file")
+		out[#out + 1] = bytes
+		count = count - #bytes
+	end
+	return table.concat(out)
+end
+
+-- End of file, or the reset that closing a socket with unread bytes makes.
+function vsock.is_over(stream)
+	local bytes, _, code = stream:read(1, virtio.WAIT_MS)
+	return bytes == "" or code == "ECONNRESET"
 end
 
 return vsock
