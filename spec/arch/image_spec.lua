@@ -1,5 +1,6 @@
 -- What a cold boot puts into an aarch64 machine: an Image, its initramfs, the device tree, and where vCPU 0 starts.
 local core = require "supermachine.core"
+local kernel_files = require "spec.support.kernel_files"
 local scratch = require "spec.support.scratch"
 
 local MIB, GIB = 1 << 20, 1 << 30
@@ -21,37 +22,18 @@ local function elf(machine, order)
 end
 
 describe("loading an aarch64 kernel", function()
-	local folder, kernel_path, initrd_path
-	before_each(function()
-		folder = scratch.folder()
-		kernel_path, initrd_path = folder .. "/kernel", folder .. "/initrd"
-	end)
-	after_each(function() scratch.remove(folder) end)
+	local files
+	before_each(function() files = kernel_files.new "aarch64" end)
+	after_each(function() files:close() end)
 
-	local function load(kernel, config, initrd)
-		config = config or {}
-		config.arch = "aarch64"
-		scratch.write(kernel_path, kernel)
-		if initrd then scratch.write(initrd_path, initrd) end
-		local memory = assert(core.memory(config))
-		local boot, message, code = core.arch_load(memory, kernel_path, initrd and initrd_path)
-		return boot, memory, message, code
-	end
+	local function load(...) return files:load(...) end
+	local function refused(...) return files:refused(...) end
 
 	local function loaded(...)
 		local boot, memory, message = load(...)
 		assert.is_nil(message)
 		assert.are.same({ "arm64", RAM, 0 }, { boot.kind, boot.arg, boot.page_table })
 		return boot.entry, memory
-	end
-
-	local function refused(...)
-		local descriptors = scratch.descriptors()
-		local boot, memory, message, code = load(...)
-		memory:close()
-		assert.is_nil(boot)
-		assert.are.equal(descriptors, scratch.descriptors())
-		return message, code
 	end
 
 	-- The device tree in RAM, which must be the plan's for this initramfs; and the seed in it.
@@ -235,9 +217,9 @@ describe("loading an aarch64 kernel", function()
 
 	it("from something that is no file is refused", function()
 		local memory <close> = assert(core.memory { arch = "aarch64" })
-		assert.are.equal("EINVAL", select(3, core.arch_load(memory, folder)))
+		assert.are.equal("EINVAL", select(3, core.arch_load(memory, files.folder)))
 		assert.are.equal("EINVAL", select(3, core.arch_load(memory, "/dev/zero")))
-		scratch.write(kernel_path, image())
-		assert.are.equal("EINVAL", select(3, core.arch_load(memory, kernel_path, "/dev/null")))
+		scratch.write(files.kernel_path, image())
+		assert.are.equal("EINVAL", select(3, core.arch_load(memory, files.kernel_path, "/dev/null")))
 	end)
 end)

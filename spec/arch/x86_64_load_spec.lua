@@ -1,5 +1,6 @@
 -- What a cold boot puts into an x86_64 machine: kernel, initramfs, command line, tables, and where vCPU 0 starts.
 local core = require "supermachine.core"
+local kernel_files = require "spec.support.kernel_files"
 local scratch = require "spec.support.scratch"
 
 local MIB = 1 << 20
@@ -54,31 +55,12 @@ local function bzimage(payload, fields)
 end
 
 describe("loading an x86_64 kernel", function()
-	local folder, kernel_path, initrd_path
-	before_each(function()
-		folder = scratch.folder()
-		kernel_path, initrd_path = folder .. "/kernel", folder .. "/initrd"
-	end)
-	after_each(function() scratch.remove(folder) end)
+	local files
+	before_each(function() files = kernel_files.new "x86_64" end)
+	after_each(function() files:close() end)
 
-	local function load(image, config, initrd)
-		config = config or {}
-		config.arch = "x86_64"
-		scratch.write(kernel_path, image)
-		if initrd then scratch.write(initrd_path, initrd) end
-		local memory = assert(core.memory(config))
-		local boot, message, code = core.arch_load(memory, kernel_path, initrd and initrd_path)
-		return boot, memory, message, code
-	end
-
-	local function refused(image, config, initrd)
-		local descriptors = scratch.descriptors()
-		local boot, memory, message, code = load(image, config, initrd)
-		memory:close()
-		assert.is_nil(boot)
-		assert.are.equal(descriptors, scratch.descriptors())
-		return message, code
-	end
+	local function load(...) return files:load(...) end
+	local function refused(...) return files:refused(...) end
 
 	-- What the start info says.
 	local function start_info(memory, gpa)
@@ -292,19 +274,19 @@ describe("loading an x86_64 kernel", function()
 	end)
 
 	it("for another architecture is refused", function()
-		scratch.write(kernel_path, elf(kernel()))
+		scratch.write(files.kernel_path, elf(kernel()))
 		local memory <close> = assert(core.memory { arch = "aarch64" })
-		local boot, message, code = core.arch_load(memory, kernel_path)
+		local boot, message, code = core.arch_load(memory, files.kernel_path)
 		assert.are.same({ nil, "ENOEXEC" }, { boot, code })
 		assert.are.equal("kernel: an x86_64 ELF image, and this machine is aarch64", message)
 	end)
 
 	it("from something that is no file is refused", function()
 		local memory <close> = assert(core.memory { arch = "x86_64" })
-		assert.are.equal("EINVAL", select(3, core.arch_load(memory, folder)))
+		assert.are.equal("EINVAL", select(3, core.arch_load(memory, files.folder)))
 		assert.are.equal("EINVAL", select(3, core.arch_load(memory, "/dev/zero")))
-		assert.are.equal("ENOENT", select(3, core.arch_load(memory, folder .. "/none")))
-		scratch.write(kernel_path, elf(kernel()))
-		assert.are.equal("EINVAL", select(3, core.arch_load(memory, kernel_path, "/dev/null")))
+		assert.are.equal("ENOENT", select(3, core.arch_load(memory, files.folder .. "/none")))
+		scratch.write(files.kernel_path, elf(kernel()))
+		assert.are.equal("EINVAL", select(3, core.arch_load(memory, files.kernel_path, "/dev/null")))
 	end)
 end)

@@ -1,20 +1,10 @@
 -- Exits and interrupts as aarch64 alone has them.
 local asm = require "spec.support.microguest"
-local core = require "supermachine.core"
+local bare = require "spec.support.bare_guest"
 local irq = require "spec.support.guest_irq_aarch64"
 
 local mmio = asm.mmio_base
-
-local function start(options)
-	if type(options) == "string" then options = { code = options } end
-	return assert(core.microguest(options))
-end
-
-local function mmio_exit(write, size, address, data)
-	return { kind = "mmio", write = write, size = size, address = address, data = data }
-end
-
-local function told(value) return mmio_exit(true, 4, asm.nothing, value) end
+local start, mmio_exit, told = bare.start, bare.mmio_exit, bare.told
 
 describe("a memory access outside RAM #kvm", function()
 	it("is handed out with size, address and value", function()
@@ -183,14 +173,8 @@ describe("an interrupt #kvm", function()
 		assert.is_true(first:settle())
 		assert(first:irq(77, true))
 		assert(first:irq(77, false))
-		local second <close> = start { boot = "none" }
-		for page = 0, 15 do
-			local at = asm.ram_base + (page << 20)
-			assert(second:write(at, first:read(at, 1 << 20)))
-		end
-		assert(second:load_vcpu(0, first:save_vcpu()))
-		assert(second:load_vm(first:save_vm()))
-		assert(second:load_clock(first:save_clock()))
+		local second <close> = bare.empty(1)
+		bare.move(first, second, 1)
 		assert.are.equal(first:save_vm(), second:save_vm())
 		assert.are.same(told(77), second:run())
 		-- Its way came along too.
@@ -210,14 +194,8 @@ describe("an interrupt #kvm", function()
 		assert.is_true(first:settle())
 		assert(first:irq(50, true))
 		assert(first:irq(50, false)) -- and pending again
-		local second <close> = start { boot = "none" }
-		for page = 0, 15 do
-			local at = asm.ram_base + (page << 20)
-			assert(second:write(at, first:read(at, 1 << 20)))
-		end
-		assert(second:load_vcpu(0, first:save_vcpu()))
-		assert(second:load_vm(first:save_vm()))
-		assert(second:load_clock(first:save_clock()))
+		local second <close> = bare.empty(1)
+		bare.move(first, second, 1)
 		assert.are.same(told(50), second:run())
 		second:start()
 		assert.is_nil((second:wait(0, 50))) -- once

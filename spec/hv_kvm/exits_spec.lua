@@ -1,19 +1,9 @@
 -- What a vCPU's exits look like on any architecture, and how it is got out of the guest.
 local asm = require "spec.support.microguest"
-local core = require "supermachine.core"
+local bare = require "spec.support.bare_guest"
 
 local mmio = asm.mmio_base
-
-local function start(options)
-	if type(options) == "string" then options = { code = options } end
-	return assert(core.microguest(options))
-end
-
-local function mmio_exit(write, size, address, data)
-	return { kind = "mmio", write = write, size = size, address = address, data = data }
-end
-
-local function told(value) return mmio_exit(true, 4, asm.nothing, value) end
+local start, mmio_exit, told = bare.start, bare.mmio_exit, bare.told
 
 describe("a memory access outside RAM #kvm", function()
 	it("is handed out with size, address and value, and answered", function()

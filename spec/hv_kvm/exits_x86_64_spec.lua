@@ -1,14 +1,10 @@
 -- An x86_64 vCPU's exits: ports, wide and split accesses, triple faults, interrupts.
-local core = require "supermachine.core"
 local asm = require "spec.support.microguest_x86_64"
+local bare = require "spec.support.bare_guest"
 local irq = require "spec.support.guest_irq_x86_64"
 
 local mmio = 0xd0000000
-
-local function start(options)
-	if type(options) == "string" then options = { code = options } end
-	return assert(core.microguest(options))
-end
+local start, mmio_exit = bare.start, bare.mmio_exit
 
 -- A guest that starts in 64-bit mode with the first 4 GiB mapped.
 local function start64(code, options)
@@ -21,10 +17,6 @@ end
 
 local function pio(write, size, address, data)
 	return { kind = "pio", write = write, size = size, address = address, data = data }
-end
-
-local function mmio_exit(write, size, address, data)
-	return { kind = "mmio", write = write, size = size, address = address, data = data }
 end
 
 local function le32(value) return string.pack("<I4", value) end
@@ -183,11 +175,8 @@ describe("an x86_64 interrupt #kvm", function()
 		assert.is_true(first:settle())
 		assert(first:irq(pin, true))
 		assert(first:irq(pin, false))
-		local second <close> = start { boot = "none" }
-		for page = 0, 15 do assert(second:write(page << 20, first:read(page << 20, 1 << 20))) end
-		assert(second:load_vcpu(0, first:save_vcpu()))
-		assert(second:load_vm(first:save_vm()))
-		assert(second:load_clock(first:save_clock()))
+		local second <close> = bare.empty(1)
+		bare.move(first, second, 1)
 		assert.are.equal(first:save_vm(), second:save_vm())
 		assert.are.same(pio(true, 1, 0x10, 0x55), second:run())
 		-- The routing came along too.

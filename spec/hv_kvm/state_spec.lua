@@ -1,6 +1,6 @@
 -- A vCPU's and a machine's state as records, on any architecture: what travels, and what is refused.
 local asm = require "spec.support.microguest"
-local core = require "supermachine.core"
+local bare = require "spec.support.bare_guest"
 local records = require "spec.support.records"
 
 -- Loads a word, stops; then stores it and stops again.
@@ -8,32 +8,13 @@ local source, target = asm.scratch, asm.scratch + 4
 local code = asm.load(source) .. asm.tell(1) .. asm.store_word(target) .. asm.tell(2)
 local pattern = "word"
 
--- A guest at the first stop.
-local function stopped()
-	local guest = assert(core.microguest { code = code, vcpus = 2 })
-	assert(guest:write(source, pattern))
-	assert.are.equal(1, guest:run().data)
-	assert.is_true(guest:settle())
-	return guest
-end
-
-local function empty() return assert(core.microguest { boot = "none", vcpus = 2 }) end
+local function stopped() return bare.stopped(code, source, pattern) end
 
 describe("saved state #kvm", function()
 	it("goes on in a second machine", function()
 		local first <close> = stopped()
-		local vcpus = { first:save_vcpu(0), first:save_vcpu(1) }
-		local vm, clock = first:save_vm(), first:save_clock()
-
-		local second <close> = empty()
-		for page = 0, 15 do
-			local gpa = asm.ram_base + (page << 20)
-			assert(second:write(gpa, first:read(gpa, 1 << 20)))
-		end
-		assert(second:load_vcpu(0, vcpus[1]))
-		assert(second:load_vcpu(1, vcpus[2]))
-		assert(second:load_vm(vm))
-		assert(second:load_clock(clock))
+		local second <close> = bare.empty()
+		bare.move(first, second, 2)
 		second:resumed(0)
 		assert.are.equal(2, second:run().data)
 		assert.are.equal(pattern, second:read(target, 4))
@@ -60,7 +41,7 @@ end)
 describe("damaged state #kvm", function()
 	local guest, other, saved
 	setup(function()
-		guest, other = stopped(), empty()
+		guest, other = stopped(), bare.empty()
 		saved = guest:save_vcpu(0)
 	end)
 	teardown(function()
@@ -68,11 +49,7 @@ describe("damaged state #kvm", function()
 		other:close()
 	end)
 
-	local function refused(bytes, words)
-		local ok, message, name = other:load_vcpu(0, bytes)
-		assert.are.same({ nil, "EBADMSG" }, { ok, name })
-		assert.truthy(message:find(words, 1, true), message)
-	end
+	local function refused(bytes, words) bare.refused(words, "EBADMSG", other:load_vcpu(0, bytes)) end
 
 	it("with a flipped bit is refused by name", function()
 		local seen = 0
@@ -80,8 +57,7 @@ describe("damaged state #kvm", function()
 			local last = records.header + #record.payload - 1
 			for _, offset in ipairs { 0, 4, 6, 8, 12, records.header, last } do
 				local at = record.at + offset
-				local flipped = records.replace(saved, at, string.char(saved:byte(at) ~ 1 << (offset % 8)))
-				refused(flipped, "record '" .. record.tag .. "'")
+				refused(records.flipped(saved, at, 1 << (offset % 8)), "record '" .. record.tag .. "'")
 				seen = seen + 1
 			end
 		end
@@ -98,8 +74,7 @@ describe("damaged state #kvm", function()
 	it("with bytes left over is refused", function()
 		refused(saved .. "\0", "left over")
 		for _, record in ipairs(records.parse(saved)) do
-			refused(records.changed(saved, record.tag, function(payload) return payload .. "\0" end), "")
-			refused(records.changed(saved, record.tag, function(payload) return payload:sub(1, -2) end), "")
+			for _, bytes in ipairs(records.resized(saved, record.tag)) do refused(bytes, "") end
 		end
 	end)
 
@@ -108,9 +83,7 @@ describe("damaged state #kvm", function()
 			for _, record in ipairs(records.parse(bytes)) do
 				for _, offset in ipairs { 0, 8, 12, records.header, records.header + #record.payload - 1 } do
 					local at = record.at + offset
-					local ok, message, why = other[call](other, records.replace(bytes, at, string.char(bytes:byte(at) ~ 4)))
-					assert.are.same({ nil, "EBADMSG" }, { ok, why })
-					assert.truthy(message:find("record '" .. record.tag .. "'", 1, true), message)
+					bare.refused("record '" .. record.tag .. "'", "EBADMSG", other[call](other, records.flipped(bytes, at, 4)))
 				end
 			end
 			assert.are.equal("EBADMSG", select(3, other[call](other, bytes:sub(1, -2))))

@@ -1,5 +1,6 @@
 -- An x86_64 vCPU's and machine's state as records, what is its own in them: what travels, and what is refused.
 local asm = require "spec.support.microguest_x86_64"
+local bare = require "spec.support.bare_guest"
 local core = require "supermachine.core"
 local records = require "spec.support.records"
 
@@ -18,29 +19,13 @@ local code = "\xb8" .. le32(0x600) .. "\x0f\x22\xe0" -- mov eax, OSFXSR | OSXMME
 	.. asm.out8(0x10, 2)
 local pattern = "sixteen bytes..."
 
--- A guest at the first stop.
-local function stopped()
-	local guest = assert(core.microguest { code = code, vcpus = 2 })
-	assert(guest:write(source, pattern))
-	assert.are.equal(1, guest:run().data)
-	assert.is_true(guest:settle())
-	return guest
-end
-
-local function empty() return assert(core.microguest { boot = "none", vcpus = 2 }) end
+local function stopped() return bare.stopped(code, source, pattern) end
 
 describe("saved state of x86_64 #kvm", function()
 	it("carries general and vector registers to a second machine", function()
 		local first <close> = stopped()
-		local vcpus = { first:save_vcpu(0), first:save_vcpu(1) }
-		local vm, clock = first:save_vm(), first:save_clock()
-
-		local second <close> = empty()
-		for page = 0, 15 do assert(second:write(page << 20, first:read(page << 20, 1 << 20))) end
-		assert(second:load_vcpu(0, vcpus[1]))
-		assert(second:load_vcpu(1, vcpus[2]))
-		assert(second:load_vm(vm))
-		assert(second:load_clock(clock))
+		local second <close> = bare.empty()
+		bare.move(first, second, 2)
 		second:resumed(0)
 		assert.are.equal(2, second:run().data)
 		assert.are.equal(pattern, second:read(target, 16))
@@ -50,7 +35,7 @@ describe("saved state of x86_64 #kvm", function()
 
 	it("is the same after a load", function()
 		local first <close> = stopped()
-		local second <close> = empty()
+		local second <close> = bare.empty()
 		for vcpu = 0, 1 do
 			local saved = first:save_vcpu(vcpu)
 			assert(second:load_vcpu(vcpu, saved))
@@ -83,7 +68,8 @@ describe("saved state of x86_64 #kvm", function()
 
 	it("has one TSC for all vCPUs, unless the guest moved one", function()
 		local guest <close> = assert(core.microguest {
-			vcpus = 2, code = asm.loop(asm.counter() .. asm.store_word(target) .. "\x89\x15" .. le32(target + 4) .. asm.out8(0x10, 1)),
+			vcpus = 2,
+			code = asm.loop(asm.counter() .. asm.store_word(target) .. "\x89\x15" .. le32(target + 4) .. asm.out8(0x10, 1)),
 		})
 		-- A TSC in the future, and one in the past, as it is after a restore on a host that was just started.
 		for _, tsc in ipairs { 1 << 60, 1 << 40 } do
@@ -103,7 +89,7 @@ end)
 describe("damaged state of x86_64 #kvm", function()
 	local guest, other, saved
 	setup(function()
-		guest, other = stopped(), empty()
+		guest, other = stopped(), bare.empty()
 		saved = guest:save_vcpu(0)
 	end)
 	teardown(function()
@@ -111,12 +97,7 @@ describe("damaged state of x86_64 #kvm", function()
 		other:close()
 	end)
 
-	local function refused(bytes, words, why)
-		local ok, message, name = other:load_vcpu(0, bytes)
-		assert.is_nil(ok)
-		assert.are.equal(why or "EBADMSG", name)
-		assert.truthy(message:find(words, 1, true), message)
-	end
+	local function refused(bytes, words, why) bare.refused(words, why or "EBADMSG", other:load_vcpu(0, bytes)) end
 
 	local what = {
 		CPID = "CPUID", TSCR = "TSC", SREG = "control registers", XCRS = "extended control registers",
@@ -128,10 +109,8 @@ describe("damaged state of x86_64 #kvm", function()
 		local seen = 0
 		for _, record in ipairs(parse(saved)) do
 			local name = assert(what[record.tag], record.tag)
-			local at = record.at + 12
-			refused(replace(saved, at, string.char(saved:byte(at) ~ 1)), name .. ": record '" .. record.tag .. "'")
-			refused(changed(saved, record.tag, function(payload) return payload .. "\0" end), name)
-			refused(changed(saved, record.tag, function(payload) return payload:sub(1, -2) end), name)
+			refused(records.flipped(saved, record.at + 12, 1), name .. ": record '" .. record.tag .. "'")
+			for _, bytes in ipairs(records.resized(saved, record.tag)) do refused(bytes, name) end
 			seen = seen + 1
 		end
 		assert.are.equal(11, seen)
@@ -177,7 +156,7 @@ describe("damaged state of x86_64 #kvm", function()
 			end
 			return replace(payload, 1, string.pack("<I8", 0)) -- made on another host
 		end
-		local fresh <close> = empty()
+		local fresh <close> = bare.empty()
 		local ok, message, name = fresh:load_vcpu(0, changed(saved, "CPID", all_features))
 		assert.are.same({ nil, "EOPNOTSUPP" }, { ok, name })
 		assert.truthy(message:lower():find "cpu" or message:find "leaf", message)
@@ -188,7 +167,8 @@ describe("damaged state of x86_64 #kvm", function()
 	end)
 
 	it("with a far other TSC rate is refused, or scaled", function()
-		local ok, message, name = other:load_vcpu(0, changed(saved, "TSCR", function(payload) return replace(payload, 1, le32(500000)) end))
+		local foreign = changed(saved, "TSCR", function(payload) return replace(payload, 1, le32(500000)) end)
+		local ok, message, name = other:load_vcpu(0, foreign)
 		if not ok then
 			assert.are.equal("EOPNOTSUPP", name)
 			assert.truthy(message:find("TSC rate: saved at 500000 kHz", 1, true), message)

@@ -32,4 +32,14 @@ end
 
 function records.replace(text, at, bytes) return text:sub(1, at - 1) .. bytes .. text:sub(at + #bytes) end
 
+function records.flipped(text, at, mask) return records.replace(text, at, string.char(text:byte(at) ~ mask)) end
+
+--- Two: the records with a byte more in the first `tag`, and with one less.
+function records.resized(bytes, tag)
+	return {
+		records.changed(bytes, tag, function(payload) return payload .. "\0" end),
+		records.changed(bytes, tag, function(payload) return payload:sub(1, -2) end),
+	}
+end
+
 return records
