@@ -2,15 +2,16 @@
 --
 -- Both take anything with a method process(request), such as a machine, which gives a core process over a new
 -- connection to the guest's agent.
-local core = require "supermachine.core"
+local flow = require "supermachine.flow"
 local options = require "supermachine.options"
 local queue = require "supermachine.queue"
 local scheduler = require "supermachine.scheduler"
 
 local process = {}
 
-local methods = {}
-local metatable = { __index = methods, __name = "supermachine.process" }
+-- close() kills what still runs of it.
+local methods, metatable = flow.class "supermachine.process"
+local open_handle = flow.handle
 
 local OUTPUT_MAX <const> = 64 << 20
 
@@ -63,19 +64,11 @@ local function request_of(argv, given, defaults)
 	return request
 end
 
-local function deadline_of(timeout_ms) return timeout_ms and core.now_ms() + timeout_ms end
-
-local function left(deadline) return deadline and math.max(deadline - core.now_ms(), 0) end
-
 -- ---- one step ---------------------------------------------------------------------------------------------------
 
 -- What is over the maximum is dropped: the process goes on, and the result says `truncated`.
 local function keep(self, output, piece)
 	if piece and not output:append(piece) then self.truncated = true end
-end
-
-local function open_handle(self)
-	return self.handle or error("supermachine.process is closed", 3)
 end
 
 local function ended(self) return self.exit or self.failure end
@@ -97,9 +90,7 @@ end
 
 -- Wait for news and take it.  true (also when it ends), or nil, message, code when time is up or it was closed.
 local function pump(self, deadline)
-	local handle = self.handle
-	local fine, message, code = scheduler.await(handle:fd(), handle:events(), left(deadline))
-	if not self.handle then return nil, "the process was closed", "EBADF" end
+	local fine, message, code = flow.await(self, self.handle:events(), deadline)
 	if not fine then return nil, message, code end
 	if not ended(self) then step(self) end
 	return true
@@ -119,7 +110,7 @@ function methods:read(format, given)
 	local checked = options.check(read_options, given)
 	queue.check_format(format)
 	local output = checked.stderr and self.stderr or self.stdout
-	local deadline = deadline_of(checked.timeout_ms)
+	local deadline = flow.deadline(checked.timeout_ms)
 	while true do
 		local piece = output:take(format, self.exit or (self.failure and format ~= "a"))
 		if piece then return piece end
@@ -130,33 +121,12 @@ function methods:read(format, given)
 	end
 end
 
---- Iterate over lines of standard output ("l" or "L"); a failure raises.
-function methods:lines(format)
-	return function()
-		local line, message = self:read(format or "l")
-		if not line and message then error(message, 2) end
-		return line
-	end
-end
-
 --- Write all of it to standard input, as fast as the process takes it.  true, or nil, message, code ("EPIPE": it
 -- takes no more).  Options: timeout_ms.
 function methods:write(bytes, given)
 	open_handle(self)
-	local deadline = deadline_of(options.check(wait_options, given).timeout_ms)
-	local from = 1
-	while from <= #bytes do
-		local count, message, code = self.handle:write(bytes, from)
-		if count then
-			from = from + count
-		elseif code ~= "EAGAIN" then
-			return nil, message, code
-		else
-			local fine, why, name = pump(self, deadline)
-			if not fine then return nil, why, name end
-		end
-	end
-	return true
+	local deadline = flow.deadline(options.check(wait_options, given).timeout_ms)
+	return flow.write(self, bytes, deadline, pump)
 end
 
 --- The process reads the end of its input.
@@ -177,7 +147,7 @@ function methods:resize(rows, columns) return open_handle(self):resize(rows, col
 -- wrote can still be read.
 function methods:wait(given)
 	open_handle(self)
-	local deadline = deadline_of(options.check(wait_options, given).timeout_ms)
+	local deadline = flow.deadline(options.check(wait_options, given).timeout_ms)
 	while not ended(self) do
 		local fine, message, code = pump(self, deadline)
 		if not fine then return nil, message, code end
@@ -201,17 +171,6 @@ function methods:step()
 	return not ended(self)
 end
 
---- Kills what still runs of it.
-function methods:close()
-	local handle = self.handle
-	if not handle then return end
-	self.handle = nil
-	scheduler.wake(handle:fd())
-	handle:close()
-end
-
-metatable.__close = methods.close
-metatable.__gc = function(self) if self.handle then self.handle:close() end end
 function metatable:__tostring()
 	local state = not self.handle and "closed" or self.failure and "failed" or self.exit and "ended" or
 		self.id and ("pid %d"):format(self.id) or "starting"
@@ -270,7 +229,7 @@ function process.exec(source, argv, given, defaults)
 	local checked = options.check(exec_options, given)
 	local request = request_of(argv, checked, defaults)
 	request.stdin = checked.stdin ~= nil
-	local deadline = deadline_of(checked.timeout_ms)
+	local deadline = flow.deadline(checked.timeout_ms)
 	local self <close>, message, code = open(source, request, checked.max_output_bytes)
 	if not self then return nil, message, code end
 	local from = checked.stdin and 1

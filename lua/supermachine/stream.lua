@@ -1,31 +1,20 @@
 --- Byte streams: connections to and from a guest.  Blocking in the manner of scheduler.wait.
-local core = require "supermachine.core"
+local flow = require "supermachine.flow"
 local queue = require "supermachine.queue"
-local scheduler = require "supermachine.scheduler"
 
 local stream = {}
 
-local methods = {}
-local metatable = { __index = methods, __name = "supermachine.stream" }
+local methods, metatable = flow.class "supermachine.stream"
 
 local CHUNK <const> = 65536
 
-local function deadline_of(options)
-	return options and options.timeout_ms and core.now_ms() + options.timeout_ms
-end
-
-local function left(deadline) return deadline and math.max(deadline - core.now_ms(), 0) end
-
-local function open_handle(self)
-	return self.handle or error("supermachine.stream is closed", 3)
-end
+local function deadline_of(options) return options and flow.deadline(options.timeout_ms) end
 
 -- More bytes into the buffer.  true, false at the end, or nil, message, code.
 local function fill(self, deadline)
 	while true do
-		local handle = open_handle(self)
 		if self.ended then return false end
-		local piece, message, code = handle:read(CHUNK)
+		local piece, message, code = flow.handle(self):read(CHUNK)
 		if piece == "" then
 			self.ended = true
 			return false
@@ -35,8 +24,7 @@ local function fill(self, deadline)
 		elseif code ~= "EAGAIN" then
 			return nil, message, code
 		end
-		local fine, why, name = scheduler.await(handle:fd(), "r", left(deadline))
-		if not self.handle then return nil, "the stream was closed", "EBADF" end
+		local fine, why, name = flow.await(self, "r", deadline)
 		if not fine then return nil, why, name end
 	end
 end
@@ -45,7 +33,7 @@ end
 -- its end; "a", everything up to the end.  nil at the end of the stream ("a": ""); nil, message, code on failure.
 -- Options: timeout_ms.
 function methods:read(format, options)
-	open_handle(self)
+	flow.handle(self)
 	queue.check_format(format)
 	local deadline = deadline_of(options)
 	while true do
@@ -56,50 +44,16 @@ function methods:read(format, options)
 	end
 end
 
---- Iterate over lines ("l" or "L"); a failure raises.
-function methods:lines(format)
-	return function()
-		local line, message = self:read(format or "l")
-		if not line and message then error(message, 2) end
-		return line
-	end
-end
+local function await_room(self, deadline) return flow.await(self, "w", deadline) end
 
 --- Write all of it.  true, or nil, message, code.  Options: timeout_ms.
-function methods:write(bytes, options)
-	local deadline = deadline_of(options)
-	local from = 1
-	while from <= #bytes do
-		local handle = open_handle(self)
-		local count, message, code = handle:write(bytes, from)
-		if count then
-			from = from + count
-		elseif code ~= "EAGAIN" then
-			return nil, message, code
-		else
-			local fine, why, name = scheduler.await(handle:fd(), "w", left(deadline))
-			if not self.handle then return nil, "the stream was closed", "EBADF" end
-			if not fine then return nil, why, name end
-		end
-	end
-	return true
-end
+function methods:write(bytes, options) return flow.write(self, bytes, deadline_of(options), await_room) end
 
 --- No more will be written: the other side reads the end.  Its own bytes can still be read.
-function methods:shutdown() return open_handle(self):shutdown "w" end
+function methods:shutdown() return flow.handle(self):shutdown "w" end
 
-function methods:fd() return open_handle(self):fd() end
+function methods:fd() return flow.handle(self):fd() end
 
-function methods:close()
-	local handle = self.handle
-	if not handle then return end
-	self.handle = nil
-	scheduler.wake(handle:fd())
-	handle:close()
-end
-
-metatable.__close = methods.close
-metatable.__gc = function(self) if self.handle then self.handle:close() end end
 function metatable:__tostring()
 	return ("supermachine.stream (%s)"):format(self.handle and "open" or "closed")
 end
