@@ -2,8 +2,6 @@
 #include "arch/aarch64/fdt.h"
 #include "lua/plan.h"
 
-#include <string.h>
-
 /* arm64_fdt(config, {initrd_start, initrd_bytes, seed}) -> the device tree's blob, or nil, message, code.
  * seed: SM_ARM64_SEED_BYTES bytes. */
 static int arm64_fdt(lua_State *L)
@@ -26,19 +24,10 @@ static int arm64_fdt(lua_State *L)
 	int code = sm_plan_make(&config, &plan, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	/* Room in Lua's memory first: what may raise comes before what owns heap. */
-	void *room = lua_newuserdatauv(L, SM_ARM64_FDT_MAX, 0);
 	struct sm_buf buf;
-	sm_buf_init(&buf, SM_ARM64_FDT_MAX);
+	void *room = sm_lua_room(L, SM_ARM64_FDT_MAX, &buf);
 	code = sm_arm64_fdt_build(&plan, &initrd, (const uint8_t *)seed, &buf, &err);
-	len = buf.len;
-	if (code == 0)
-		memcpy(room, buf.data, len);
-	sm_buf_done(&buf);
-	if (code < 0)
-		return sm_lua_fail(L, code, &err);
-	lua_pushlstring(L, room, len);
-	return 1;
+	return sm_lua_built(L, room, &buf, code, &err);
 }
 
 void sm_lua_aarch64_open(lua_State *L);

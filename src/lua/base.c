@@ -143,23 +143,12 @@ static int base_record_write(lua_State *L)
 	luaL_argcheck(L, version >= 0 && version <= UINT16_MAX, 2, "a version has 16 bits");
 	size_t len;
 	const char *payload = luaL_checklstring(L, 3, &len);
-	luaL_Buffer result;
-	/* Made in C memory and copied once: after that only the last step, pushing it, could raise. */
-	char *room = luaL_buffinitsize(L, &result, len + 16);
 	struct sm_buf buf;
-	sm_buf_init(&buf, len + 16);
+	void *room = sm_lua_room(L, len + 16, &buf);
 	size_t record = sm_record_begin(&buf, tag, (uint16_t)version);
 	sm_buf_append(&buf, payload, len);
 	sm_record_end(&buf, record);
-	int code = buf.failed;
-	if (!code)
-		memcpy(room, buf.data, buf.len);
-	size_t total = buf.len;
-	sm_buf_done(&buf);
-	if (code)
-		return sm_lua_fail(L, code, NULL);
-	luaL_pushresultsize(&result, total);
-	return 1;
+	return sm_lua_built(L, room, &buf, buf.failed, NULL);
 }
 
 /* record_read(bytes, tag, version) -> payload of the one record that bytes are. */

@@ -79,18 +79,11 @@ static int serial_output(lua_State *L)
 	struct serial *self = sm_lua_check(L, 1, &serial_class);
 	uint64_t cursor = (uint64_t)luaL_optinteger(L, 2, 0), lost = 0;
 	struct sm_buf buf;
-	luaL_Buffer out;
-	/* Room in Lua's memory first: what may raise comes before what owns heap. */
-	char *room = luaL_buffinitsize(L, &out, self->ring.capacity);
-	sm_buf_init(&buf, self->ring.capacity);
+	void *room = sm_lua_room(L, self->ring.capacity, &buf);
 	int code = sm_ring_read(&self->ring, &cursor, &buf, &lost);
-	size_t len = buf.len;
-	for (size_t i = 0; i < len; i++)
-		room[i] = (char)buf.data[i];
-	sm_buf_done(&buf);
+	int pushed = sm_lua_built(L, room, &buf, code, NULL);
 	if (code < 0)
-		return sm_lua_fail(L, code, NULL);
-	luaL_pushresultsize(&out, len);
+		return pushed;
 	lua_pushinteger(L, (lua_Integer)cursor);
 	lua_pushinteger(L, (lua_Integer)lost);
 	return 3;
@@ -126,19 +119,10 @@ static int serial_last_line(lua_State *L)
 static int serial_save(lua_State *L)
 {
 	struct serial *self = sm_lua_check(L, 1, &serial_class);
-	char *room = lua_newuserdatauv(L, STATE_MAX, 0);
 	struct sm_buf buf;
-	sm_buf_init(&buf, STATE_MAX);
+	void *room = sm_lua_room(L, STATE_MAX, &buf);
 	sm_serial_save(self->port, &buf);
-	size_t len = buf.len;
-	int code = buf.failed;
-	for (size_t i = 0; i < len; i++)
-		room[i] = (char)buf.data[i];
-	sm_buf_done(&buf);
-	if (code < 0)
-		return sm_lua_fail(L, code, NULL);
-	lua_pushlstring(L, room, len);
-	return 1;
+	return sm_lua_built(L, room, &buf, buf.failed, NULL);
 }
 
 /* load(string) -> true, or nil, message, code */

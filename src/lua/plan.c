@@ -145,20 +145,10 @@ static int plan_encode(lua_State *L)
 	int code = sm_plan_make(&config, &plan, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	/* Room in Lua's memory first: what may raise comes before what owns heap. */
-	void *room = lua_newuserdatauv(L, RECORD_MAX, 0);
 	struct sm_buf buf;
-	sm_buf_init(&buf, RECORD_MAX);
+	void *room = sm_lua_room(L, RECORD_MAX, &buf);
 	sm_plan_put(&buf, &plan);
-	code = buf.failed;
-	size_t len = buf.len;
-	if (code == 0)
-		memcpy(room, buf.data, len);
-	sm_buf_done(&buf);
-	if (code < 0)
-		return sm_lua_fail(L, code, NULL);
-	lua_pushlstring(L, room, len);
-	return 1;
+	return sm_lua_built(L, room, &buf, buf.failed, NULL);
 }
 
 /* plan_decode(string) -> table, or nil, message, code. */

@@ -198,3 +198,22 @@ void sm_lua_strings_free(char **strings)
 		free(*each);
 	free(strings);
 }
+
+void *sm_lua_room(lua_State *L, size_t max, struct sm_buf *ret_buf)
+{
+	void *room = lua_newuserdatauv(L, max, 0);
+	sm_buf_init(ret_buf, max);
+	return room;
+}
+
+int sm_lua_built(lua_State *L, void *room, struct sm_buf *buf, int code, const struct sm_error *err)
+{
+	size_t len = buf->len;
+	if (code >= 0 && len)
+		memcpy(room, buf->data, len);
+	sm_buf_done(buf);
+	if (code < 0)
+		return sm_lua_fail(L, code, err);
+	lua_pushlstring(L, room, len);
+	return 1;
+}

@@ -6,6 +6,7 @@
 #ifndef SM_LUA_SUPPORT_H
 #define SM_LUA_SUPPORT_H
 
+#include "base/buf.h"
 #include "base/error.h"
 #include "base/op.h"
 
@@ -54,6 +55,12 @@ const char *sm_lua_option_string(lua_State *L, int index, const char *key, const
  * sm_lua_strings_free).  Raises for wrong types before anything is allocated; NULL only when out of memory. */
 char **sm_lua_strings(lua_State *L, int index, const char *what);
 void sm_lua_strings_free(char **strings);
+
+/* A string that a core call builds.  What may raise comes before what owns heap: room pushes Lua's memory for `max`
+ * bytes and begins the buffer; built ends it, and pushes its content where `code` is 0 or positive, else the failure
+ * triple, and returns the number of values pushed. */
+void *sm_lua_room(lua_State *L, size_t max, struct sm_buf *ret_buf);
+int sm_lua_built(lua_State *L, void *room, struct sm_buf *buf, int code, const struct sm_error *err);
 
 /* A blocking core call as an operation userdata: fd(), done(), finish(), cancel(), close().
  * `arg` is heap owned by the operation; `push` runs on the Lua thread after success, takes what it needs out of `arg`,

@@ -232,20 +232,11 @@ static int device_settle(lua_State *L)
 static int device_save(lua_State *L)
 {
 	struct sm_lua_virtio *device = check_device(L);
-	luaL_Buffer buffer;
-	char *copy = luaL_buffinitsize(L, &buffer, STATE_MAX);
-	struct sm_buf out;
-	sm_buf_init(&out, STATE_MAX);
+	struct sm_buf buf;
+	void *room = sm_lua_room(L, STATE_MAX, &buf);
 	struct sm_error err = { 0 };
-	int code = sm_virtio_save(device->virtio, &out, &err);
-	size_t len = out.len;
-	if (len)
-		memcpy(copy, out.data, len);
-	sm_buf_done(&out);
-	if (code < 0)
-		return sm_lua_fail(L, code, &err);
-	luaL_pushresultsize(&buffer, len);
-	return 1;
+	int code = sm_virtio_save(device->virtio, &buf, &err);
+	return sm_lua_built(L, room, &buf, code, &err);
 }
 
 static int device_load(lua_State *L)

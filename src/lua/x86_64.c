@@ -3,8 +3,6 @@
 #include "arch/x86_64/cpuid.h"
 #include "lua/plan.h"
 
-#include <string.h>
-
 #define TABLES_MAX (128u << 10)
 
 /* x86_acpi(config) -> what lies at the plan's firmware area, RSDP first; or nil, message, code. */
@@ -17,19 +15,10 @@ static int x86_acpi(lua_State *L)
 	int code = sm_plan_make(&config, &plan, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	/* Room in Lua's memory first: what may raise comes before what owns heap. */
-	void *room = lua_newuserdatauv(L, TABLES_MAX, 0);
 	struct sm_buf buf;
-	sm_buf_init(&buf, TABLES_MAX);
+	void *room = sm_lua_room(L, TABLES_MAX, &buf);
 	code = sm_x86_acpi_build(&plan, &buf, &err);
-	size_t len = buf.len;
-	if (code == 0)
-		memcpy(room, buf.data, len);
-	sm_buf_done(&buf);
-	if (code < 0)
-		return sm_lua_fail(L, code, &err);
-	lua_pushlstring(L, room, len);
-	return 1;
+	return sm_lua_built(L, room, &buf, code, &err);
 }
 
 /* An entry is a list of 7 numbers: leaf, subleaf, flags, eax, ebx, ecx, edx. */
