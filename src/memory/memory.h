@@ -25,8 +25,9 @@ struct sm_memory_region {
 };
 
 /* Map the plan's RAM.  ram_fd < 0: anonymous and zero; else a file of at least the RAM's size, mapped
- * MAP_PRIVATE (copy on write), not kept.  page_bytes: 0, or the page size of a host whose rules are to be kept, a multiple
- * of this host's.  -ENOMEM, -EBADMSG for a file that is too short, -EINVAL for RAM that is not made of host pages. */
+ * MAP_PRIVATE (copy on write), not kept.  page_bytes: 0, or the page size of a host whose rules are to be kept, a
+ * multiple of this host's.  -ENOMEM, -EBADMSG for a file that is too short, -EINVAL for RAM that is not made of host
+ * pages. */
 int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, struct sm_memory **ret_memory,
                   struct sm_error *err);
 void sm_memory_free(struct sm_memory *memory);
