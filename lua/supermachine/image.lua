@@ -107,7 +107,7 @@ end
 
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
-	local parts = { "bake 1", core.version, self:digest(), self:platform() }
+	local parts = { "bake 2", core.version, self:digest(), self:platform() }
 	for _, path in ipairs { inputs.kernel, inputs.initrd } do
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
