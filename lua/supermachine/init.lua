@@ -9,6 +9,7 @@ return {
 	image = require "supermachine.image",
 	vm = require "supermachine.vm",
 	snapshot = require "supermachine.snapshot",
+	store = require "supermachine.store",
 	pool = require "supermachine.pool",
 	run = scheduler.run,
 	go = scheduler.go,

@@ -10,6 +10,7 @@
 ---@field image supermachine.image.module
 ---@field vm supermachine.vm.module
 ---@field snapshot supermachine.snapshot.module
+---@field store supermachine.store.module
 ---@field pool supermachine.pool.module
 local sm = {}
 
@@ -62,13 +63,25 @@ function image:platform() end
 function image:store() end
 ---@return table # the config document (OCI image-spec, config.md)
 function image:config() end
----@return { entrypoint: string[], cmd: string[], env: string[], workdir: string, user: string, stop_signal: string }
+---@return supermachine.image_process # how the image wants to be run
 function image:process() end
 ---@return { digest: string, diff_id: string, media_type: string, size: integer }[] # lowest first
 function image:layers() end
 --- Every layer as an EROFS file, made once.
 ---@return { path: string, image_bytes: integer, reused: boolean }[]?, string? message, string? code
 function image:rootfs() end
+
+---@class supermachine.image_process  absent strings are "", absent lists are empty
+---@field entrypoint string[]
+---@field cmd string[]
+---@field env string[]            "NAME=VALUE"
+---@field workdir string
+---@field user string             names are resolved in the image's own /etc/passwd and /etc/group, when a process starts
+---@field stop_signal string
+---@field volumes string[]        "/data"
+---@field exposed_ports string[]  "80/tcp"
+---@field labels table<string, string>
+---@field healthcheck? { test: string[], interval_ms?: number, timeout_ms?: number, start_period_ms?: number, start_interval_ms?: number, retries?: integer }
 
 ---@class supermachine.boot_options
 ---@field vcpus? integer         1 to 16; default 1
@@ -121,6 +134,56 @@ function snapshot:ram_bytes() end
 ---@return supermachine.vm?, string? message, string? code
 function snapshot:restore(options) end
 function snapshot:close() end
+
+--- The image store.  Names are references as image.pull takes them, or digests, or 8 or more hex digits of one.
+---@class supermachine.store.module
+local store_module = {}
+
+---@class supermachine.store_options
+---@field store? string        folder of the store; default $XDG_DATA_HOME/supermachine
+---@field json? boolean        the result as JSON text
+---@field timeout_ms? integer
+
+---@class supermachine.store_name_options: supermachine.store_options
+---@field platform? string
+
+---@class supermachine.gc_options: supermachine.store_options
+---@field dry_run? boolean     report alone
+---@field min_age_s? integer   spare what is younger
+---@field snapshots? boolean   baked snapshots of images without a reference, too, unless they are in use
+
+---@class supermachine.verify_options: supermachine.store_options
+---@field remove? boolean      what is damaged; the next pull or bake makes it anew
+
+---@param options? supermachine.store_options
+---@return { reference: string, platform: string, digest: string, size: integer, layers: integer, created?: string, time: integer, complete: boolean, error?: string }[]?, string? message, string? code
+function store_module.list(options) end
+---@param name string
+---@param options? supermachine.store_name_options
+---@return { digest: string, platform: string, references: string[], config_digest: string, size: integer, layers: table[], erofs: table[], snapshots: table[], process: supermachine.image_process, config: table, manifest: table }?, string? message, string? code
+function store_module.inspect(name, options) end
+--- Bytes on the disk; of each image those that others need too (shared) and those that they do not (unique).
+---@param options? supermachine.store_options
+---@return { blobs: table, erofs: table, snapshots: table, temporaries: table, bytes: integer, unused_bytes: integer, images: { digest: string, references: string[], bytes: integer, unique_bytes: integer, shared_bytes: integer }[] }?, string? message, string? code
+function store_module.du(options) end
+---@param name string
+---@param new_name string
+---@param options? supermachine.store_name_options
+---@return { reference: string, platform: string, digest: string }?, string? message, string? code
+function store_module.tag(name, new_name, options) end
+--- Forget a name, on every platform unless one is given; its blobs stay until gc.
+---@param name string
+---@param options? supermachine.store_name_options
+---@return { reference: string, platform: string, digest: string }[]?, string? message, string? code
+function store_module.remove(name, options) end
+--- Remove what no reference, snapshot, open image or machine needs, and what dead processes left half-written.
+---@param options? supermachine.gc_options
+---@return { removed: { kind: string, name: string, bytes: integer }[], removed_bytes: integer, held: integer, young: integer, unreadable: string[], dry_run: boolean }?, string? message, string? code
+function store_module.gc(options) end
+--- Hash every blob, look at every EROFS file, follow every reference.
+---@param options? supermachine.verify_options
+---@return { blobs: integer, erofs: integer, references: integer, bytes: integer, problems: { kind: string, name: string, problem: string, removed: boolean }[] }?, string? message, string? code
+function store_module.verify(options) end
 
 ---@class supermachine.pool.module
 local pool_module = {}

@@ -5,6 +5,7 @@ local guest = require "spec.support.microguest"
 local lab = require "spec.support.lab"
 local lfs = require "lfs"
 local scratch = require "spec.support.scratch"
+local stores = require "spec.support.store"
 
 local expected = {
 	["01_run.lua"] = "^Linux",
@@ -13,6 +14,7 @@ local expected = {
 	["04_files.lua"] = "^1\n2\n3",
 	["05_snapshot.lua"] = "^remembered\nremembered",
 	["06_microguest.lua"] = "poweroff.*hello",
+	["07_store.lua"] = "linux.*2 references.*unique",
 	["demo.lua"] = false, -- `make demo` runs it
 }
 
@@ -29,10 +31,17 @@ describe("examples", function()
 	end)
 
 	for name, pattern in pairs(expected) do
-		if pattern and name ~= "06_microguest.lua" then
+		if pattern and name ~= "06_microguest.lua" and name ~= "07_store.lua" then
 			it(name .. " works #lab", function() assert.matches(pattern, run(name, lab.reference "busybox")) end)
 		end
 	end
+
+	it("07_store.lua works", function()
+		local store <close> = stores.new()
+		local host = scratch.run "uname -m" == "aarch64" and "arm64" or "amd64"
+		local name = store:make("a", { "one", "two" }, { architecture = host })
+		assert.matches(expected["07_store.lua"], run("07_store.lua", name))
+	end)
 
 	it("06_microguest.lua works #kvm", function()
 		local folder <close> = folders.new()

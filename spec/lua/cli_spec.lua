@@ -31,7 +31,7 @@ describe("the commands", function()
 	it("list themselves", function()
 		local folder <close> = folders.new()
 		local out, _, status = run(folder, "help")
-		for _, name in ipairs { "run", "pull", "bake", "exec", "doctor", "version" } do
+		for _, name in ipairs { "run", "pull", "bake", "exec", "images", "inspect", "rmi", "gc", "doctor", "version" } do
 			assert.matches("\n  " .. name, out)
 		end
 		assert.are.equal(0, status)

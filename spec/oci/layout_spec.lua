@@ -58,7 +58,8 @@ describe("pulling an OCI layout", function()
 					media_type = layout.LAYER }, layers[i])
 			end
 			assert.same({ entrypoint = { "/bin/sh" }, cmd = { "-c", "echo hi" }, env = { "A=1", "B=" }, workdir = "/w",
-				user = "7:8", stop_signal = "SIGINT" }, image:process())
+				user = "7:8", stop_signal = "SIGINT", volumes = {}, exposed_ports = {}, labels = { k = "v" } },
+				image:process())
 			assert.equal("v", image:config().config.Labels.k)
 			assert.equal("layers", image:config().rootfs.type)
 
@@ -117,8 +118,8 @@ describe("pulling an OCI layout", function()
 				end,
 			}, "t")
 			local image <close> = assert(pull ":t")
-			assert.same({ entrypoint = {}, cmd = {}, env = {}, workdir = "", user = "", stop_signal = "" },
-				image:process())
+			assert.same({ entrypoint = {}, cmd = {}, env = {}, workdir = "", user = "", stop_signal = "", volumes = {},
+				exposed_ports = {}, labels = {} }, image:process())
 			assert.same({}, image:layers())
 		end)
 

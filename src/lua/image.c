@@ -104,34 +104,16 @@ static int image_config(lua_State *L)
 	return 1;
 }
 
-static void set_list(lua_State *L, const char *name, const char *const *strings)
-{
-	lua_newtable(L);
-	for (lua_Integer i = 0; strings[i]; i++) {
-		lua_pushstring(L, strings[i]);
-		lua_rawseti(L, -2, i + 1);
-	}
-	lua_setfield(L, -2, name);
-}
-
 static void set_string(lua_State *L, const char *name, const char *value)
 {
 	lua_pushstring(L, value);
 	lua_setfield(L, -2, name);
 }
 
-/* How the image wants to be run: entrypoint, cmd and env as lists, workdir, user, stop_signal as strings;
- * what the image does not say is empty. */
+/* How the image wants to be run: the table of oci/image_config.h. */
 static int image_process(lua_State *L)
 {
-	const struct sm_oci_image *image = sm_lua_image_check(L, 1);
-	lua_newtable(L);
-	set_list(L, "entrypoint", sm_oci_image_get_entrypoint(image));
-	set_list(L, "cmd", sm_oci_image_get_cmd(image));
-	set_list(L, "env", sm_oci_image_get_env(image));
-	set_string(L, "workdir", sm_oci_image_get_workdir(image));
-	set_string(L, "user", sm_oci_image_get_user(image));
-	set_string(L, "stop_signal", sm_oci_image_get_stop_signal(image));
+	sm_lua_json_push(L, sm_oci_image_get_process(sm_lua_image_check(L, 1)));
 	return 1;
 }
 

@@ -3,6 +3,7 @@
 #include "base/path.h"
 #include "lua/image.h"
 #include "lua/support.h"
+#include "oci/store_lock.h"
 #include "rootfs/layer.h"
 
 #include <errno.h>
@@ -53,9 +54,8 @@ static int bake(struct job *job, const struct sm_oci_layer *layer, struct result
 	return result->path ? 0 : sm_error_set(err, ENOMEM, "out of memory");
 }
 
-static int job_run(struct sm_op *op, void *arg, struct sm_error *err)
+static int bake_all(struct sm_op *op, struct job *job, struct sm_error *err)
 {
-	struct job *job = arg;
 	const struct sm_oci_layer *layers = sm_oci_image_get_layers(job->image, &job->count);
 	job->results = calloc(job->count ? job->count : 1, sizeof *job->results);
 	if (!job->results)
@@ -69,6 +69,19 @@ static int job_run(struct sm_op *op, void *arg, struct sm_error *err)
 			job->first = i;
 	}
 	return 0;
+}
+
+static int job_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	struct job *job = arg;
+	struct sm_oci_store store;
+	struct sm_oci_store_lock lock;
+	int code = sm_oci_store_init(&store, sm_oci_image_get_store_path(job->image), err);
+	if (code < 0 || (code = sm_oci_store_lock(&store, SM_OCI_LOCK_SHARED, sm_op_cancel_flag(op), &lock, err)) < 0)
+		return code;
+	code = bake_all(op, job, err);
+	sm_oci_store_unlock(&lock);
+	return code;
 }
 
 /* A list, lowest layer first, of {path=, image_bytes=, reused=}. */

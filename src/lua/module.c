@@ -21,6 +21,7 @@
 	ROW(x86_64) \
 	ROW(aarch64) \
 	ROW(image) \
+	ROW(store) \
 	ROW(rootfs) \
 	ROW(image_rootfs) \
 	ROW(vm_new) \

@@ -1,10 +1,15 @@
 #include "oci/image.h"
 
+#include "base/fd.h"
+#include "oci/image_config.h"
+#include "oci/store_lock.h"
+
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 struct sm_oci_image {
 	atomic_uint references;
@@ -16,15 +21,10 @@ struct sm_oci_image {
 	char *config_text;
 	size_t config_len;
 	cJSON *config;
-	/* Lists own their vector; the strings are the parsed config's. */
-	const char **entrypoint;
-	const char **cmd;
-	const char **env;
-	const char *workdir;
-	const char *user;
-	const char *stop_signal;
+	cJSON *process; /* oci/image_config.h */
 	struct sm_oci_layer *layers;
 	size_t layer_count;
+	int hold_fd; /* the manifest, open; -1: not held */
 };
 
 /* Absent and null are the same: Go writes null for an empty list. */
@@ -32,53 +32,6 @@ static const cJSON *member(const cJSON *object, const char *name)
 {
 	const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, name);
 	return cJSON_IsNull(value) ? NULL : value;
-}
-
-static int read_list(const cJSON *object, const char *name, const char *what, const char ***ret, struct sm_error *err)
-{
-	const cJSON *array = member(object, name), *item;
-	if (array && !cJSON_IsArray(array))
-		return sm_error_set(err, EBADMSG, "%s: '%s' is not an array", what, name);
-	size_t count = array ? (size_t)cJSON_GetArraySize(array) : 0, i = 0;
-	*ret = calloc(count + 1, sizeof **ret);
-	if (!*ret)
-		return sm_error_sys(err, ENOMEM, "%s", what);
-	cJSON_ArrayForEach(item, array)
-	{
-		if (!cJSON_IsString(item))
-			return sm_error_set(err, EBADMSG, "%s: %s[%zu] is not a string", what, name, i);
-		(*ret)[i++] = item->valuestring;
-	}
-	return 0;
-}
-
-static int read_string(const cJSON *object, const char *name, const char *what, const char **ret, struct sm_error *err)
-{
-	const cJSON *value = member(object, name);
-	if (value && !cJSON_IsString(value))
-		return sm_error_set(err, EBADMSG, "%s: '%s' is not a string", what, name);
-	*ret = value ? value->valuestring : "";
-	return 0;
-}
-
-static int read_config(struct sm_oci_image *image, const char *what, struct sm_error *err)
-{
-	const cJSON *run = member(image->config, "config");
-	if (run && !cJSON_IsObject(run))
-		return sm_error_set(err, EBADMSG, "%s: 'config' is not an object", what);
-	int code = read_list(run, "Entrypoint", what, &image->entrypoint, err);
-	if (code < 0 || (code = read_list(run, "Cmd", what, &image->cmd, err)) < 0 ||
-	    (code = read_list(run, "Env", what, &image->env, err)) < 0 ||
-	    (code = read_string(run, "WorkingDir", what, &image->workdir, err)) < 0 ||
-	    (code = read_string(run, "User", what, &image->user, err)) < 0 ||
-	    (code = read_string(run, "StopSignal", what, &image->stop_signal, err)) < 0)
-		return code;
-	for (size_t i = 0; image->env[i]; i++) {
-		const char *equals = strchr(image->env[i], '=');
-		if (!equals || equals == image->env[i])
-			return sm_error_set(err, EBADMSG, "%s: Env[%zu] is not NAME=VALUE", what, i);
-	}
-	return 0;
 }
 
 static int read_layers(struct sm_oci_image *image, const struct sm_oci_manifest *manifest, const char *what,
@@ -134,6 +87,7 @@ int sm_oci_image_new(const struct sm_oci_store *store, const char *reference, co
 	if (!image)
 		return sm_error_sys(err, ENOMEM, "%s", what);
 	atomic_init(&image->references, 1);
+	image->hold_fd = -1;
 	image->store = *store;
 	image->platform = *platform;
 	snprintf(image->manifest_digest, sizeof image->manifest_digest, "%s", manifest_digest);
@@ -149,7 +103,7 @@ int sm_oci_image_new(const struct sm_oci_store *store, const char *reference, co
 		image->config_len = config_len;
 		code = sm_json_parse(image->config_text, config_len, what, &image->config, err);
 	}
-	if (code < 0 || (code = read_config(image, what, err)) < 0 ||
+	if (code < 0 || (code = sm_oci_image_config_read(image->config, what, &image->process, err)) < 0 ||
 	    (code = read_layers(image, manifest, what, err)) < 0) {
 		sm_oci_image_unref(image);
 		return code;
@@ -193,9 +147,11 @@ void sm_oci_image_unref(struct sm_oci_image *image)
 	for (size_t i = 0; i < image->layer_count; i++)
 		free(image->layers[i].media_type);
 	free(image->layers);
-	free(image->entrypoint);
-	free(image->cmd);
-	free(image->env);
+	/* By name: a process that is being forked may have a copy of the descriptor for a moment. */
+	if (image->hold_fd >= 0)
+		flock(image->hold_fd, LOCK_UN);
+	sm_fd_close(&image->hold_fd);
+	cJSON_Delete(image->process);
 	cJSON_Delete(image->config);
 	free(image->config_text);
 	free(image->reference);
@@ -240,34 +196,21 @@ const cJSON *sm_oci_image_get_config(const struct sm_oci_image *image)
 	return image->config;
 }
 
-const char *const *sm_oci_image_get_entrypoint(const struct sm_oci_image *image)
+const cJSON *sm_oci_image_get_process(const struct sm_oci_image *image)
 {
-	return image->entrypoint;
+	return image->process;
 }
 
-const char *const *sm_oci_image_get_cmd(const struct sm_oci_image *image)
+int sm_oci_image_hold(struct sm_oci_image *image, struct sm_error *err)
 {
-	return image->cmd;
-}
-
-const char *const *sm_oci_image_get_env(const struct sm_oci_image *image)
-{
-	return image->env;
-}
-
-const char *sm_oci_image_get_workdir(const struct sm_oci_image *image)
-{
-	return image->workdir;
-}
-
-const char *sm_oci_image_get_user(const struct sm_oci_image *image)
-{
-	return image->user;
-}
-
-const char *sm_oci_image_get_stop_signal(const struct sm_oci_image *image)
-{
-	return image->stop_signal;
+	SM_FD_CLEANUP int fd = sm_oci_store_open_blob(&image->store, image->manifest_digest, NULL, err);
+	if (fd < 0)
+		return fd;
+	int code = sm_oci_hold(fd);
+	if (code < 0)
+		return sm_error_sys(err, code, "image store: hold %s", image->manifest_digest);
+	image->hold_fd = sm_fd_take(&fd);
+	return 0;
 }
 
 const char *sm_oci_image_get_store_path(const struct sm_oci_image *image)

@@ -1,6 +1,6 @@
 /* A pulled image: what its manifest and config say, and the way to its blobs.
  *
- * Immutable and reference-counted; any thread. */
+ * Immutable once held, and reference-counted; any thread. */
 #ifndef SM_OCI_IMAGE_H
 #define SM_OCI_IMAGE_H
 
@@ -39,18 +39,15 @@ const struct sm_oci_platform *sm_oci_image_get_platform(const struct sm_oci_imag
 /* Lowest first, in the order of the manifest. */
 const struct sm_oci_layer *sm_oci_image_get_layers(const struct sm_oci_image *image, size_t *ret_count);
 
-/* The config document as it is, and parsed (OCI image-spec, config.md).  Its "config" member holds Entrypoint,
- * Cmd, Env, WorkingDir, User, Volumes, StopSignal, ExposedPorts and Labels. */
+/* The config document as it is, and parsed (OCI image-spec, config.md). */
 const char *sm_oci_image_get_config_text(const struct sm_oci_image *image, size_t *ret_len);
 const cJSON *sm_oci_image_get_config(const struct sm_oci_image *image);
-/* NULL-terminated lists, empty when absent. */
-const char *const *sm_oci_image_get_entrypoint(const struct sm_oci_image *image);
-const char *const *sm_oci_image_get_cmd(const struct sm_oci_image *image);
-const char *const *sm_oci_image_get_env(const struct sm_oci_image *image);
-/* "" when absent. */
-const char *sm_oci_image_get_workdir(const struct sm_oci_image *image);
-const char *sm_oci_image_get_user(const struct sm_oci_image *image);
-const char *sm_oci_image_get_stop_signal(const struct sm_oci_image *image);
+/* How the image wants to be run: see oci/image_config.h. */
+const cJSON *sm_oci_image_get_process(const struct sm_oci_image *image);
+
+/* Keep the image's blobs and EROFS files from gc until the last unref.  Called once, under the store's lock, when the
+ * manifest is stored (oci/store_lock.h). */
+int sm_oci_image_hold(struct sm_oci_image *image, struct sm_error *err);
 
 const char *sm_oci_image_get_store_path(const struct sm_oci_image *image);
 /* A read-only descriptor, owned by the caller, of one of the image's blobs (or any in the same store). */

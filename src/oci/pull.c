@@ -2,6 +2,7 @@
 
 #include "oci/resolve.h"
 #include "oci/source.h"
+#include "oci/store_lock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@ struct pull {
 	char name[SM_OCI_REFERENCE_TEXT]; /* the reference's one spelling */
 	struct sm_oci_platform platform;
 	struct sm_oci_store store;
+	struct sm_oci_store_lock lock;
 	struct sm_oci_source *source;
 	struct sm_oci_pull_stats stats;
 };
@@ -23,7 +25,8 @@ static int prepare(struct pull *pull, struct sm_error *err)
 	const struct sm_oci_pull_options *options = pull->options;
 	int code = sm_oci_reference_parse(options->reference, &pull->reference, err);
 	if (code < 0 || (code = sm_oci_platform_parse(options->platform, &pull->platform, err)) < 0 ||
-	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0)
+	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0 ||
+	    (code = sm_oci_store_lock(&pull->store, SM_OCI_LOCK_SHARED, options->cancel, &pull->lock, err)) < 0)
 		return code;
 	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT) {
 		/* The same folder is the same reference from wherever it is named. */
@@ -138,6 +141,7 @@ int sm_oci_pull(const struct sm_oci_pull_options *options, struct sm_oci_image *
 	if (!pull)
 		return sm_error_sys(err, ENOMEM, "pull");
 	pull->options = options;
+	pull->lock.fd = -1;
 	int code = prepare(pull, err);
 	if (!code) {
 		bool never = options->policy == SM_OCI_PULL_NEVER;
@@ -147,6 +151,11 @@ int sm_oci_pull(const struct sm_oci_pull_options *options, struct sm_oci_image *
 		if (code < 0 && !never)
 			code = from_source(pull, ret_image, err);
 	}
+	if (!code && (code = sm_oci_image_hold(*ret_image, err)) < 0) {
+		sm_oci_image_unref(*ret_image);
+		*ret_image = NULL;
+	}
+	sm_oci_store_unlock(&pull->lock);
 	if (pull->source)
 		pull->source->ops->free(pull->source);
 	if (ret_stats)

@@ -59,6 +59,18 @@ static void digest_uuid(const char *hex, uint8_t uuid[16])
 	uuid[8] = (uuid[8] & 0x3f) | 0x80;
 }
 
+int sm_rootfs_layer_check(int fd, const char *diff_id)
+{
+	uint8_t uuid[16];
+	bool root_opaque;
+	const char *hex;
+	int code = digest_hex(diff_id, &hex, NULL);
+	if (code < 0)
+		return code;
+	digest_uuid(hex, uuid);
+	return sm_erofs_check(fd, uuid, &root_opaque);
+}
+
 static bool try_reuse(const char *hex, const char *out_path, struct sm_rootfs_layer_stats *stats)
 {
 	uint8_t uuid[16];

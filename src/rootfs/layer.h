@@ -45,6 +45,9 @@ struct sm_rootfs_layer_stats {
 /* STORE/erofs/sha256-HEX.erofs for the diff id "sha256:HEX"; -EINVAL for anything else. */
 int sm_rootfs_layer_path(const char *store, const char *diff_id, char out[PATH_MAX], struct sm_error *err);
 
+/* Is the open file a whole image of the layer with this diff id?  0 or -EBADMSG.  Content is not read. */
+int sm_rootfs_layer_check(int fd, const char *diff_id);
+
 /* Bake the layer read from tar_fd (at its current position; plain, gzip or zstd) into out_path, whose folder exists.
  * The unpacked tar must have the digest diff_id; with NULL any will do, and nothing is reused.
  * A sound image at out_path is reused without reading the tar.  The file appears whole or not at all, so

@@ -1,5 +1,6 @@
 #include "snapshot/format.h"
 
+#include "base/path.h"
 #include "snapshot/snapshot.h"
 
 #include <endian.h>
@@ -8,7 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define PAGE 4096u
+#define PAGE     4096u
+#define META_MAX (16u << 20)
 
 static const uint32_t tag_snapshot = SM_TAG('S', 'N', 'A', 'P');
 
@@ -77,6 +79,21 @@ int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta,
 	if (ret_meta->metadata_len)
 		memcpy(ret_meta->metadata, metadata, ret_meta->metadata_len);
 	return 0;
+}
+
+int sm_format_read(const char *folder, struct sm_format_meta *ret_meta, struct sm_error *err)
+{
+	char path[PATH_MAX], *data;
+	size_t len;
+	memset(ret_meta, 0, sizeof *ret_meta);
+	int code = sm_path_format(path, err, "%s/meta", folder);
+	if (code >= 0)
+		code = sm_path_read(path, META_MAX, &data, &len, err);
+	if (code < 0)
+		return code;
+	code = sm_format_get(data, len, ret_meta, err);
+	free(data);
+	return code < 0 ? sm_error_context(err, "meta") : 0;
 }
 
 int sm_format_stamp(int fd, struct sm_format_file *file, struct sm_error *err)

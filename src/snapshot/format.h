@@ -32,6 +32,9 @@ void sm_format_meta_done(struct sm_format_meta *meta);
 void sm_format_put(struct sm_buf *buf, const struct sm_format_meta *meta);
 int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta, struct sm_error *err);
 
+/* FOLDER/meta. */
+int sm_format_read(const char *folder, struct sm_format_meta *ret_meta, struct sm_error *err);
+
 /* Size and stamp of an open file; the hash is left alone. */
 int sm_format_stamp(int fd, struct sm_format_file *file, struct sm_error *err);
 int sm_format_hash(int fd, char out[SM_SHA256_HEX + 1], struct sm_error *err);

@@ -1,5 +1,6 @@
 #include "base/fd.h"
 #include "base/path.h"
+#include "oci/store_lock.h"
 #include "snapshot/format.h"
 #include "snapshot/snapshot.h"
 
@@ -7,8 +8,6 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-
-#define META_MAX (16u << 20)
 
 struct sm_snapshot {
 	atomic_int references;
@@ -30,21 +29,17 @@ static int open_file(const char *folder, const char *name, struct sm_error *err)
 
 static int open_all(struct sm_snapshot *snapshot, bool verify, struct sm_error *err)
 {
-	char path[PATH_MAX], *data;
-	size_t len;
-	int code = sm_path_format(path, err, "%s/meta", snapshot->path);
-	if (code >= 0)
-		code = sm_path_read(path, META_MAX, &data, &len, err);
+	int code = sm_format_read(snapshot->path, &snapshot->meta, err);
 	if (code < 0)
 		return code;
-	code = sm_format_get(data, len, &snapshot->meta, err);
-	free(data);
-	if (code < 0)
-		return sm_error_context(err, "meta");
 
 	snapshot->ram_fd = open_file(snapshot->path, "ram", err);
 	if (snapshot->ram_fd < 0)
 		return snapshot->ram_fd;
+	/* The snapshot, and every machine that maps its RAM, keep it from the store's gc. */
+	code = sm_oci_hold(snapshot->ram_fd);
+	if (code < 0)
+		return sm_error_sys(err, code, "ram");
 	snapshot->state_fd = open_file(snapshot->path, "state", err);
 	if (snapshot->state_fd < 0)
 		return snapshot->state_fd;

@@ -2,6 +2,7 @@
 #include "base/path.h"
 #include "snapshot/format.h"
 #include "snapshot/snapshot.h"
+#include "snapshot/stores.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,12 +87,9 @@ static int fill(struct sm_control *control, struct sm_format_meta *meta, const c
 	return code < 0 ? code : sm_path_sync_dir(folder, err);
 }
 
-int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, const void *metadata,
-                     size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err)
+static int save(struct sm_control *control, const struct sm_sources *sources, const void *metadata, size_t metadata_len,
+                const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err)
 {
-	if (metadata_len > SM_SNAPSHOT_METADATA_MAX)
-		return sm_error_set(err, E2BIG, "snapshot %s: %zu bytes of metadata, at most %u", path, metadata_len,
-		                    SM_SNAPSHOT_METADATA_MAX);
 	uint64_t start = now_us();
 	struct sm_snapshot_times times = { 0 };
 	char temporary[PATH_MAX];
@@ -131,5 +129,24 @@ int sm_snapshot_save(struct sm_control *control, const struct sm_sources *source
 	times.total_us = now_us() - start;
 	if (ret_times)
 		*ret_times = times;
+	return code;
+}
+
+int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, const void *metadata,
+                     size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err)
+{
+	if (metadata_len > SM_SNAPSHOT_METADATA_MAX)
+		return sm_error_set(err, E2BIG, "snapshot %s: %zu bytes of metadata, at most %u", path, metadata_len,
+		                    SM_SNAPSHOT_METADATA_MAX);
+	struct sm_snapshot_stores *stores = calloc(1, sizeof *stores);
+	if (!stores)
+		return sm_error_sys(err, ENOMEM, "snapshot %s", path);
+	int code = sm_snapshot_stores_begin(sources, path, stores, err);
+	if (code < 0)
+		sm_error_context(err, "snapshot %s", path);
+	else
+		code = save(control, sources, metadata, metadata_len, path, ret_times, err);
+	sm_snapshot_stores_end(stores);
+	free(stores);
 	return code;
 }

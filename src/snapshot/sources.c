@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "base/path.h"
+#include "oci/store_lock.h"
 #include "rootfs/composite.h"
 
 #include <errno.h>
@@ -176,6 +177,12 @@ static int open_composite(const struct sm_source_disk *disk, struct opened_disk 
 		if (code < 0)
 			break;
 		layers[i].fd = opened->fds[opened->nfds++] = code;
+		/* The machine's copies of the descriptor keep the file from the store's gc. */
+		code = sm_oci_hold(layers[i].fd);
+		if (code < 0) {
+			sm_error_sys(err, code, "%s", disk->paths[i]);
+			break;
+		}
 		const char *slash = strrchr(disk->paths[i], '/');
 		layers[i].digest = slash ? slash + 1 : disk->paths[i];
 	}

@@ -3,7 +3,7 @@ local core = require "supermachine.core"
 
 local cli = {}
 
-local names = { "run", "pull", "bake", "exec", "doctor" }
+local names = { "run", "pull", "bake", "exec", "images", "inspect", "rmi", "gc", "doctor" }
 
 local function help()
 	io.write "usage: supermachine COMMAND [ARG...]      supermachine SCRIPT [ARG...]      supermachine (a prompt)\n\n"

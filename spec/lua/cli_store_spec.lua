@@ -1,0 +1,88 @@
+-- The commands of the store, as a user types them.
+local build = require "spec.support.build"
+local core = require "supermachine.core"
+local scratch = require "spec.support.scratch"
+local stores = require "spec.support.store"
+
+describe("supermachine images, inspect, rmi and gc", function()
+	local store
+	before_each(function() store = stores.new() end)
+	after_each(function() store.folder:close() end)
+
+	-- Standard output, standard error and the exit status; `words` follow the command and its --store.
+	local function run(command, words)
+		local out, err = store.folder:join "out", store.folder:join "err"
+		local _, _, status = os.execute(("%s/supermachine %s --store %s %s >%s 2>%s"):format(build.dir, command, store.path,
+			words or "", out, err))
+		return scratch.read(out), scratch.read(err), status
+	end
+
+	it("say what is in the store", function()
+		assert.same({ "[]\n", "", 0 }, { run("images", "--json") })
+		assert.matches("^REFERENCE +PLATFORM +DIGEST +SIZE +PULLED\n$", (run "images"))
+		store:make("a", { "one" })
+		local image <close> = store:pull "a"
+		assert(store:call("tag", image:digest(), "mine"))
+		local out, err, status = run "images"
+		assert.same({ "", 0 }, { err, status })
+		local digest = image:digest():sub(8, 19)
+		assert.matches("\ndocker.io/library/mine:latest +linux/amd64 +" .. digest .. " +[%d.]+ KiB +%d+%-%d+%-%d+ %d+:%d+\n",
+			out)
+		assert.matches("\n" .. store:name("a"):gsub("%p", "%%%0") .. " +linux/amd64 +" .. digest, out)
+		assert.same({ image:digest() .. "\n", "", 0 }, { run("images", "--quiet") })
+		local list = assert(core.json_decode((run("images", "--json"))))
+		assert.same(assert(store:call "list"), list)
+		assert.equal(64, (select(3, run("images", "word"))))
+	end)
+
+	it("say what an image wants", function()
+		store:make("a", { "one" }, { config = {
+			Entrypoint = { "/bin/sh", "-c" }, Cmd = { "echo hi" }, Env = { "A=b c" }, WorkingDir = "/w", User = "nobody",
+			StopSignal = "SIGINT", Volumes = { ["/data"] = {} }, ExposedPorts = { ["80/tcp"] = {} }, Labels = { k = "v" },
+			Healthcheck = { Test = { "CMD", "true" }, Retries = 3 },
+		} })
+		local image <close> = store:pull "a"
+		local out, err, status = run("inspect", store:name "a")
+		assert.same({ "", 0 }, { err, status })
+		for name, value in pairs {
+			reference = store:name "a", digest = image:digest(), config = image:config_digest(), platform = "linux/amd64",
+			entrypoint = "/bin/sh -c", cmd = '"echo hi"', env = '"A=b c"', workdir = "/w", user = "nobody",
+			["stop signal"] = "SIGINT", volumes = "/data", ports = "80/tcp", label = "k=v",
+			healthcheck = "CMD true, retries 3",
+		} do
+			assert.matches(("\n%s +%s\n"):format(name, (value:gsub("%p", "%%%0"))), "\n" .. out)
+		end
+		assert.matches("\nlayer +" .. image:layers()[1].digest .. " ", out)
+		local seen = core.json_decode((run("inspect", "--json " .. image:digest())))
+		assert.same(image:config(), seen.config)
+		out, err, status = run("inspect", "nobody")
+		assert.same({ "", 125 }, { out, status })
+		assert.matches("^supermachine: [^\n]*'nobody' is not in the image store[^\n]*\n$", err)
+		assert.equal(64, (select(3, run "inspect")))
+	end)
+
+	it("forget and free", function()
+		store:make("a", { "one" })
+		store:make("b", { "two" })
+		store:pull("a"):close()
+		store:pull("b"):close()
+		local out, err, status = run("rmi", ("%s nobody %s"):format(store:name "a", store:name "b"))
+		assert.same({ store:name "a" .. "\n" .. store:name "b" .. "\n", 125 }, { out, status })
+		assert.matches("'nobody' is not in", err)
+		local before = scratch.files(store.path)
+		local dry
+		dry, err, status = run("gc", "--dry-run")
+		assert.same({ 6, 0 }, { select(2, dry:gsub("blob\tsha256:%x+\n", "")), status })
+		assert.matches("^would free [%d.]+ KiB\n$", err)
+		assert.same(before, scratch.files(store.path))
+		assert.equal("", (run("gc", "--min-age 3600")))
+		out, err, status = run "gc"
+		assert.same({ dry, 0 }, { out, status })
+		assert.matches("^freed [%d.]+ KiB\n$", err)
+		assert.same({}, scratch.files(store.path))
+		local report = core.json_decode((run("gc", "--json")))
+		assert.same({ 0, {}, false }, { report.removed_bytes, report.removed, report.dry_run })
+		assert.equal(64, (select(3, run("gc", "--min-age -1"))))
+		assert.equal(64, (select(3, run "rmi")))
+	end)
+end)
