@@ -34,7 +34,9 @@ static int make(const char *folder, const char *image, char **paths, unsigned np
 	static struct sm_snapshot_stores stores;
 	static const char page[4096] = "not a machine";
 	char metadata[256];
-	const struct sm_plan_config config = { .arch = sm_plan_arch_host(), .vcpus = 1, .memory_mib = 64, .blocks = npaths ? 1 : 0 };
+	const struct sm_plan_config config = {
+		.arch = sm_plan_arch_host(), .vcpus = 1, .memory_mib = 64, .blocks = npaths ? 1 : 0
+	};
 	int code = sm_plan_make(&config, &meta.plan, err);
 	if (code == 0 && npaths)
 		code = sm_sources_add_disk(&meta.sources, true, paths, npaths, err);
