@@ -1,4 +1,5 @@
 local archive = require "spec.support.docker_archive"
+local core = require "supermachine.core"
 local layout = require "spec.support.oci_layout"
 local pulls = require "spec.support.pulls"
 local scratch = require "spec.support.scratch"
@@ -129,6 +130,22 @@ describe("an image in a tar", function()
 			add('d', data='d')
 		]]):format(manifest[2], two.config))
 		assert.equal(layout.digest(archive.manifest(two)), here:digest("docker-archive:" .. tar, two.layers))
+	end)
+
+	it("is not unpacked to its end once nobody wants it", function()
+		-- A member of 128 GiB of zeroes, as 512 frames of 256 MiB each.
+		local tar = here.folder .. "/bomb.tar.zst"
+		archive.tar(here.folder .. "/head", { { "a", "", size = 128 << 30 } })
+		scratch.run(([[cd %s && head -c 512 head | zstd -qc >bomb.tar.zst && head -c 256M /dev/zero | zstd -qc >frame &&
+			for i in $(seq 512); do cat frame; done >>bomb.tar.zst]]):format(here.folder))
+		for _, kind in ipairs { "docker-archive:", "oci-archive:" } do
+			local operation <close> = assert(core.image_pull_begin(kind .. tar, { store = here.store }))
+			operation:cancel()
+			local image, message, code = operation:finish()
+			assert.is_nil(image)
+			assert.equal("ECANCELED", code)
+			assert.matches("bomb.tar.zst", message)
+		end
 	end)
 
 	describe("as an OCI layout", function()

@@ -6,7 +6,6 @@
 
 #include <archive_entry.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +23,7 @@ struct archive {
 	bool plain;
 	struct sm_oci_archive_member *members; /* sorted by name */
 	size_t count, cap, name_bytes;
-	pthread_mutex_t lock;                 /* of what follows */
-	struct sm_oci_archive_stream *parked; /* of a packed tar: where the last read came to */
+	struct sm_oci_archive_stream *stream; /* of a packed tar, where the last read came to; or NULL */
 };
 
 static struct archive *archive_of(struct sm_oci_files *files)
@@ -232,52 +230,32 @@ static int read_plain(struct archive *archive, const struct sm_oci_archive_membe
 	return code;
 }
 
-/* A stream that has not passed the member yet: the parked one, so that reads in the tar's order unpack it once. */
-static int stream_before(struct archive *archive, uint64_t number, struct sm_oci_archive_stream **ret,
-                         struct sm_error *err)
-{
-	*ret = NULL;
-	pthread_mutex_lock(&archive->lock);
-	if (archive->parked && sm_oci_archive_stream_number(archive->parked) <= number) {
-		*ret = archive->parked;
-		archive->parked = NULL;
-	}
-	pthread_mutex_unlock(&archive->lock);
-	if (*ret)
-		return 0;
-	return sm_oci_archive_stream_open(archive->fd, archive->files.path, archive->files.cancel, ret, err);
-}
-
-static void park(struct archive *archive, struct sm_oci_archive_stream *stream)
-{
-	pthread_mutex_lock(&archive->lock);
-	struct sm_oci_archive_stream *before = archive->parked;
-	archive->parked = stream;
-	pthread_mutex_unlock(&archive->lock);
-	sm_oci_archive_stream_free(before);
-}
-
+/* A packed tar is unpacked from where the last read came to, so that reads in the tar's order do so once. */
 static int read_packed(struct archive *archive, const struct sm_oci_archive_member *member, sm_oci_sink sink, void *arg,
                        struct sm_error *err)
 {
-	struct sm_oci_archive_stream *stream;
 	struct archive_entry *entry;
-	int code = stream_before(archive, member->number, &stream, err);
-	if (code < 0)
-		return code;
-	while (code == 0 && sm_oci_archive_stream_number(stream) <= member->number) {
-		code = sm_oci_archive_stream_next(stream, &entry, err);
+	int code = 0;
+	if (archive->stream && sm_oci_archive_stream_number(archive->stream) > member->number) {
+		sm_oci_archive_stream_free(archive->stream);
+		archive->stream = NULL;
+	}
+	if (!archive->stream)
+		code = sm_oci_archive_stream_open(archive->fd, archive->files.path, archive->files.cancel,
+		                                  &archive->stream, err);
+	while (code == 0 && sm_oci_archive_stream_number(archive->stream) <= member->number) {
+		code = sm_oci_archive_stream_next(archive->stream, &entry, err);
 		if (code == 0)
 			code = sm_error_set(err, EBADMSG, "'%s' was changed while it was read", archive->files.path);
 		else if (code > 0)
 			code = 0;
 	}
 	if (code == 0)
-		code = sm_oci_archive_stream_content(stream, sink, arg, err);
-	if (code == 0)
-		park(archive, stream);
-	else
-		sm_oci_archive_stream_free(stream);
+		code = sm_oci_archive_stream_content(archive->stream, sink, arg, err);
+	if (code < 0) {
+		sm_oci_archive_stream_free(archive->stream);
+		archive->stream = NULL;
+	}
 	return code;
 }
 
@@ -296,14 +274,13 @@ static int archive_read_file(struct sm_oci_files *files, const char *name, sm_oc
 static void archive_close(struct sm_oci_files *files)
 {
 	struct archive *archive = archive_of(files);
-	sm_oci_archive_stream_free(archive->parked);
+	sm_oci_archive_stream_free(archive->stream);
 	for (size_t i = 0; i < archive->count; i++) {
 		free(archive->members[i].name);
 		free(archive->members[i].link);
 	}
 	free(archive->members);
 	sm_fd_close(&archive->fd);
-	pthread_mutex_destroy(&archive->lock);
 	free(archive);
 }
 
@@ -316,7 +293,6 @@ int sm_oci_archive_open(const char *path, const atomic_bool *cancel, struct sm_o
 	archive->files.ops = &ops;
 	archive->files.cancel = cancel;
 	snprintf(archive->files.path, sizeof archive->files.path, "%s", path);
-	pthread_mutex_init(&archive->lock, NULL);
 	int code = archive->fd = sm_oci_files_open_regular(path, &archive->size, err);
 	if (code < 0 || (code = read_index(archive, err)) < 0) {
 		archive_close(&archive->files);

@@ -1,4 +1,5 @@
-/* Named files that a source reads from: those of a folder, or the members of a tar that stays packed. */
+/* Named files that a source reads from: those of a folder, or the members of a tar that stays packed.
+ * Used by one thread at a time, as the source is. */
 #ifndef SM_OCI_FILES_H
 #define SM_OCI_FILES_H
 
@@ -26,7 +27,6 @@ void sm_oci_files_free(struct sm_oci_files *files); /* NULL is fine */
 /* A read-only descriptor of a regular file and its size; -EBADMSG for what is no regular file. */
 int sm_oci_files_open_regular(const char *path, uint64_t *ret_size, struct sm_error *err);
 
-/* Any thread, and several at once. */
 int sm_oci_files_read(struct sm_oci_files *files, const char *name, sm_oci_sink sink, void *arg, struct sm_error *err);
 /* A whole file into ret; -EFBIG past its max. */
 int sm_oci_files_read_small(struct sm_oci_files *files, const char *name, struct sm_buf *ret, struct sm_error *err);
