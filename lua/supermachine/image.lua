@@ -15,8 +15,8 @@ local pull_options = {
 }
 
 --- Fetch an image into the store and check every byte of it.  reference: "nginx:1.27", "http://host:port/name:tag",
--- "oci:DIR[:TAG]".  Returns the image and what was fetched: { fetched_bytes, fetched_layers, reused_bytes,
--- reused_layers }.
+-- "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME[:TAG]]", "dir:PATH".  Returns the image and
+-- what was fetched: { fetched_bytes, fetched_layers, reused_bytes, reused_layers }.
 function image.pull(reference, given)
 	local checked = options.check(pull_options, given)
 	local timeout_ms = checked.timeout_ms

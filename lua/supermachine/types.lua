@@ -43,7 +43,8 @@ local image_module = {}
 ---@field blob_max_bytes? integer
 ---@field timeout_ms? integer
 
---- Fetch an image; every byte is checked.  "nginx:1.27", "https://host/name@sha256:..", "oci:DIR[:TAG]".
+--- Fetch an image; every byte is checked.  "nginx:1.27", "https://host/name@sha256:..", "oci:DIR[:TAG]",
+--- "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME[:TAG]]", "dir:PATH"; ":@0" is the first image in a layout or archive.
 ---@param reference string
 ---@param options? supermachine.pull_options
 ---@return supermachine.image?, table|string counts_or_message, string? code

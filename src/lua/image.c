@@ -242,8 +242,8 @@ static int image_pull_begin(lua_State *L)
 	return sm_lua_op(L, pull_run, pull, pull_free, pull_push, 0);
 }
 
-/* image_reference_parse(text) -> { kind = "layout"|"registry", text =, host =, repository =, path =, tag =, digest =,
- * plain_http = }; absent parts are nil.  Pure. */
+/* image_reference_parse(text) -> { kind = "layout"|"registry"|"oci-archive"|"docker-archive"|"dir", text =, host =,
+ * repository =, path =, tag =, digest =, index =, plain_http = }; absent parts are nil.  Pure. */
 static int image_reference_parse(lua_State *L)
 {
 	size_t len;
@@ -257,7 +257,7 @@ static int image_reference_parse(lua_State *L)
 	char formatted[SM_OCI_REFERENCE_TEXT];
 	sm_oci_reference_format(&reference, formatted);
 	const char *fields[][2] = {
-		{ "kind", reference.kind == SM_OCI_REFERENCE_LAYOUT ? "layout" : "registry" },
+		{ "kind", sm_oci_reference_kind_name(reference.kind) },
 		{ "text", formatted },
 		{ "host", reference.host },
 		{ "repository", reference.repository },
@@ -269,6 +269,10 @@ static int image_reference_parse(lua_State *L)
 	for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
 		if (*fields[i][1])
 			set_string(L, fields[i][0], fields[i][1]);
+	if (reference.index >= 0) {
+		lua_pushinteger(L, reference.index);
+		lua_setfield(L, -2, "index");
+	}
 	lua_pushboolean(L, reference.plain_http);
 	lua_setfield(L, -2, "plain_http");
 	return 1;

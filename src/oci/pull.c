@@ -28,8 +28,8 @@ static int prepare(struct pull *pull, struct sm_error *err)
 	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0 ||
 	    (code = sm_oci_store_lock(&pull->store, SM_OCI_LOCK_SHARED, options->cancel, &pull->lock, err)) < 0)
 		return code;
-	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT) {
-		/* The same folder is the same reference from wherever it is named. */
+	if (pull->reference.kind != SM_OCI_REFERENCE_REGISTRY) {
+		/* The same folder or file is the same reference from wherever it is named. */
 		char absolute[PATH_MAX];
 		if (realpath(pull->reference.path, absolute))
 			memcpy(pull->reference.path, absolute, sizeof absolute);
@@ -60,8 +60,17 @@ static int open_source(struct pull *pull, struct sm_error *err)
 		.ca_file = pull->options->ca_file,
 		.cancel = pull->options->cancel,
 	};
-	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT)
+	switch (pull->reference.kind) {
+	case SM_OCI_REFERENCE_LAYOUT:
+	case SM_OCI_REFERENCE_OCI_ARCHIVE:
 		return sm_oci_layout_open(&pull->reference, &options, &pull->source, err);
+	case SM_OCI_REFERENCE_DOCKER_ARCHIVE:
+		return sm_oci_docker_archive_open(&pull->reference, &options, &pull->source, err);
+	case SM_OCI_REFERENCE_DIR:
+		return sm_oci_dir_open(&pull->reference, &options, &pull->source, err);
+	case SM_OCI_REFERENCE_REGISTRY:
+		break;
+	}
 	return sm_oci_registry_open(&pull->reference, &options, &pull->source, err);
 }
 

@@ -1,15 +1,17 @@
 #include "oci/reference.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define TAG_MAX 128 /* of a registry tag (OCI distribution-spec, "Pulling manifests") */
-#define LOWER   "abcdefghijklmnopqrstuvwxyz"
-#define DIGITS  "0123456789"
-#define LETTERS LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+#define TAG_MAX      128 /* of a registry tag (OCI distribution-spec, "Pulling manifests") */
+#define INDEX_DIGITS 6
+#define LOWER        "abcdefghijklmnopqrstuvwxyz"
+#define DIGITS       "0123456789"
+#define LETTERS      LOWER "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 struct parser {
 	const char *text; /* the whole reference, for columns */
@@ -37,74 +39,124 @@ static int parse_digest(const struct parser *p, const char *at, struct sm_oci_re
 	return 0;
 }
 
-/* A ref.name of a layout is freer than a registry's tag: "localhost/bb:1" (image-spec, annotations.md). */
-static int parse_layout(struct parser *p, struct sm_oci_reference *ref)
+/* The folder or file of a transport, up to `end`. */
+static int take_path(struct parser *p, const char *end, const char *what, struct sm_oci_reference *ref)
 {
-	ref->kind = SM_OCI_REFERENCE_LAYOUT;
-	const char *at = strstr(p->at, "@sha256:");
-	const char *colon = strchr(p->at, ':');
-	const char *end = colon ? colon : p->at + strlen(p->at);
-	if (at && at < end)
-		end = at;
-	if (end == p->at)
-		return wrong(p, p->at, "folder expected");
-	if ((size_t)(end - p->at) >= sizeof ref->path)
-		return wrong(p, p->at, "folder name is too long");
-	memcpy(ref->path, p->at, (size_t)(end - p->at));
-	if (end == at)
-		return parse_digest(p, at + 1, ref);
-	if (!colon)
-		return 0;
-	size_t len = strspn(colon + 1, LETTERS DIGITS "-._:@/+");
-	if (!len && !colon[1])
-		return wrong(p, colon + 1, "tag expected");
-	if (colon[1 + len])
-		return wrong(p, colon + 1 + len, "character not allowed in a tag");
-	if (len >= sizeof ref->tag)
-		return wrong(p, colon + 1, "tag is too long");
-	memcpy(ref->tag, colon + 1, len);
+	size_t len = (size_t)(end - p->at);
+	if (!len || len >= sizeof ref->path) {
+		char message[64];
+		snprintf(message, sizeof message, "%s %s", what, len ? "name is too long" : "expected");
+		return wrong(p, p->at, message);
+	}
+	memcpy(ref->path, p->at, len);
+	p->at = end;
 	return 0;
 }
 
-/* domain-name labels, or an IPv6 address in brackets, and an optional port */
+/* "@INDEX" */
+static int parse_index(struct parser *p, struct sm_oci_reference *ref)
+{
+	const char *digits = p->at + 1;
+	size_t len = strspn(digits, DIGITS);
+	if (!len || digits[len])
+		return wrong(p, digits + len, "digit expected after '@': the number of an image, from 0");
+	if (len > 1 && *digits == '0')
+		return wrong(p, digits, "number with a leading zero");
+	if (len > INDEX_DIGITS)
+		return wrong(p, digits, "number of an image is too large");
+	ref->index = atoi(digits);
+	return 0;
+}
+
+/* A ref.name of a layout is freer than a registry's tag: "localhost/bb:1" (image-spec, annotations.md). */
+static int parse_layout(struct parser *p, const char *what, struct sm_oci_reference *ref)
+{
+	const char *at = strstr(p->at, "@sha256:");
+	const char *end = p->at + strcspn(p->at, ":");
+	if (at && at < end)
+		end = at;
+	int code = take_path(p, end, what, ref);
+	if (code < 0)
+		return code;
+	if (end == at)
+		return parse_digest(p, at + 1, ref);
+	if (!*end)
+		return 0;
+	if (*++p->at == '@')
+		return parse_index(p, ref);
+	size_t len = strspn(p->at, LETTERS DIGITS "-._:@/+");
+	if (!len && !*p->at)
+		return wrong(p, p->at, "tag expected");
+	if (p->at[len])
+		return wrong(p, p->at + len, "character not allowed in a tag");
+	if (len >= sizeof ref->tag)
+		return wrong(p, p->at, "tag is too long");
+	memcpy(ref->tag, p->at, len);
+	return 0;
+}
+
+/* An IPv6 address in brackets, in the one spelling that it has (RFC 5952). */
+static int parse_ipv6(struct parser *p, const char *end, struct sm_oci_reference *ref)
+{
+	char text[INET6_ADDRSTRLEN];
+	struct in6_addr address;
+	const char *first = p->at + 1;
+	size_t len = strspn(first, DIGITS "abcdefABCDEF:.");
+	if (first + len >= end || first[len] != ']')
+		return wrong(p, first + len, "']' expected after an IPv6 address");
+	p->at = first + len + 1;
+	if (len < sizeof text) {
+		memcpy(text, first, len);
+		text[len] = 0;
+	}
+	if (len >= sizeof text || inet_pton(AF_INET6, text, &address) != 1)
+		return wrong(p, first, "not an IPv6 address");
+	inet_ntop(AF_INET6, &address, text, sizeof text);
+	snprintf(ref->host, sizeof ref->host, "[%s]", text);
+	return 0;
+}
+
+/* Labels of letters, digits and inner dashes */
+static int parse_domain(struct parser *p, const char *end, struct sm_oci_reference *ref)
+{
+	const char *start = p->at, *label = start, *at = start;
+	for (; at < end && *at != ':'; at++) {
+		bool edge = at == label || at + 1 == end || at[1] == '.' || at[1] == ':';
+		bool fine = strchr(LETTERS DIGITS, *at) || (*at == '-' && !edge) || (*at == '.' && at != label);
+		if (!fine)
+			return wrong(p, at, "character not allowed here in a host name");
+		if (*at == '.')
+			label = at + 1;
+	}
+	if (at == label)
+		return wrong(p, at, "host name expected");
+	for (size_t i = 0; start + i < at; i++)
+		ref->host[i] = (char)tolower((unsigned char)start[i]);
+	p->at = at;
+	return 0;
+}
+
+/* A domain or an IPv6 address, and an optional port. */
 static int parse_host(struct parser *p, const char *end, struct sm_oci_reference *ref)
 {
-	const char *at = p->at;
-	size_t len = (size_t)(end - at);
-	if (memchr(at, '@', len))
-		return wrong(p, at, "user names and passwords do not belong in a reference");
+	size_t len = (size_t)(end - p->at);
+	if (memchr(p->at, '@', len))
+		return wrong(p, p->at, "user names and passwords do not belong in a reference");
 	if (!len)
-		return wrong(p, at, "host expected");
+		return wrong(p, p->at, "host expected");
 	if (len >= sizeof ref->host - 8)
-		return wrong(p, at, "host is too long");
-
-	if (*at == '[') {
-		at += 1 + strspn(at + 1, DIGITS "abcdefABCDEF:.");
-		if (at >= end || *at != ']')
-			return wrong(p, at, "']' expected after an IPv6 address");
-		at++;
-	} else {
-		const char *label = at;
-		for (; at < end && *at != ':'; at++) {
-			bool edge = at == label || at + 1 == end || at[1] == '.' || at[1] == ':';
-			if (*at == '.' ? at == label : !isalnum((unsigned char)*at) && (*at != '-' || edge))
-				return wrong(p, at, "character not allowed here in a host name");
-			if (*at == '.')
-				label = at + 1;
-		}
-		if (at == label)
-			return wrong(p, at, "host name expected");
-	}
-	if (at < end) {
-		if (*at != ':')
-			return wrong(p, at, "':' and a port expected");
-		const char *port = ++at;
-		size_t digits = strspn(port, DIGITS);
-		if (!digits || digits > 5 || port + digits != end || atoi(port) < 1 || atoi(port) > 65535)
-			return wrong(p, port, "port is not a number from 1 to 65535");
-	}
-	for (size_t i = 0; i < len; i++)
-		ref->host[i] = (char)tolower((unsigned char)p->at[i]);
+		return wrong(p, p->at, "host is too long");
+	int code = *p->at == '[' ? parse_ipv6(p, end, ref) : parse_domain(p, end, ref);
+	if (code < 0 || p->at == end)
+		return code;
+	if (*p->at != ':')
+		return wrong(p, p->at, "':' and a port expected");
+	const char *port = ++p->at;
+	size_t digits = strspn(port, DIGITS);
+	if (!digits || digits > 5 || port + digits != end || atoi(port) < 1 || atoi(port) > 65535)
+		return wrong(p, port, "port is not a number from 1 to 65535");
+	size_t used = strlen(ref->host);
+	snprintf(ref->host + used, sizeof ref->host - used, ":%d", atoi(port));
 	return 0;
 }
 
@@ -175,11 +227,12 @@ static bool is_host(const char *text, const char *slash)
 	return slash - text == 9 && starts(text, "localhost");
 }
 
-static int parse_registry(struct parser *p, bool full, struct sm_oci_reference *ref)
+static int parse_name(struct parser *p, bool full, struct sm_oci_reference *ref)
 {
-	ref->kind = SM_OCI_REFERENCE_REGISTRY;
 	const char *slash = strchr(p->at, '/');
 	int code;
+	if (!full && strspn(p->at, DIGITS "abcdef") == 64 && !p->at[64])
+		return wrong(p, p->at, "64 hex digits are an image's ID, not a name");
 	if (full || (slash && is_host(p->at, slash))) {
 		const char *end = slash ? slash : p->at + strlen(p->at);
 		if ((code = parse_host(p, end, ref)) < 0)
@@ -207,36 +260,119 @@ static int parse_registry(struct parser *p, bool full, struct sm_oci_reference *
 	return 0;
 }
 
+static int parse_docker_archive(struct parser *p, struct sm_oci_reference *ref)
+{
+	int code = take_path(p, p->at + strcspn(p->at, ":"), "file", ref);
+	if (code < 0 || !*p->at)
+		return code;
+	const char *name = ++p->at;
+	if (*name == '@')
+		return parse_index(p, ref);
+	if ((code = parse_name(p, false, ref)) < 0)
+		return code;
+	return ref->digest[0] ? wrong(p, p->at, "an archive's images have no digest to go by") : 0;
+}
+
+static const struct transport {
+	const char *prefix;
+	enum sm_oci_reference_kind kind;
+} transports[] = {
+	{ "oci:", SM_OCI_REFERENCE_LAYOUT },
+	{ "oci-archive:", SM_OCI_REFERENCE_OCI_ARCHIVE },
+	{ "docker-archive:", SM_OCI_REFERENCE_DOCKER_ARCHIVE },
+	{ "dir:", SM_OCI_REFERENCE_DIR },
+	{ "http://", SM_OCI_REFERENCE_REGISTRY },
+	{ "https://", SM_OCI_REFERENCE_REGISTRY },
+	{ "docker://", SM_OCI_REFERENCE_REGISTRY },
+};
+
+/* What others take as transports; as names of images they can be written with docker:// before them. */
+static const char *const foreign[] = {
+	"containers-storage:", "docker-daemon:", "ostree:", "sif:", "tarball:", "atomic:",
+};
+
+static int check_foreign(const struct parser *p)
+{
+	for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
+		if (starts(p->text, foreign[i]))
+			return wrong(p, p->text,
+			             "this transport is not supported (docker:// before it makes it a name)");
+	if (strstr(p->text, "://"))
+		return wrong(p, p->text, "scheme is none of http://, https://, docker://");
+	return 0;
+}
+
+static int parse_transport(struct parser *p, const struct transport *transport, struct sm_oci_reference *ref)
+{
+	ref->kind = transport->kind;
+	p->at += strlen(transport->prefix);
+	switch (transport->kind) {
+	case SM_OCI_REFERENCE_LAYOUT:
+		return parse_layout(p, "folder", ref);
+	case SM_OCI_REFERENCE_OCI_ARCHIVE:
+		return parse_layout(p, "file", ref);
+	case SM_OCI_REFERENCE_DOCKER_ARCHIVE:
+		return parse_docker_archive(p, ref);
+	case SM_OCI_REFERENCE_DIR:
+		return take_path(p, p->at + strlen(p->at), "folder", ref);
+	case SM_OCI_REFERENCE_REGISTRY:
+		break;
+	}
+	ref->plain_http = starts(transport->prefix, "http:");
+	return parse_name(p, starts(transport->prefix, "http"), ref);
+}
+
 int sm_oci_reference_parse(const char *text, struct sm_oci_reference *ret, struct sm_error *err)
 {
 	struct parser p = { .text = text, .at = text, .err = err };
 	memset(ret, 0, sizeof *ret);
+	ret->index = -1;
+	ret->kind = SM_OCI_REFERENCE_REGISTRY;
 	if (!*text)
 		return wrong(&p, text, "empty");
-	if (starts(text, "oci:")) {
-		p.at += 4;
-		return parse_layout(&p, ret);
-	}
-	if (starts(text, "http://") || starts(text, "https://")) {
-		ret->plain_http = text[4] == ':';
-		p.at = strstr(text, "//") + 2;
-		return parse_registry(&p, true, ret);
-	}
-	if (starts(text, "docker://"))
-		p.at += 9;
-	else if (strstr(text, "://"))
-		return wrong(&p, text, "scheme is none of oci:, http://, https://, docker://");
-	return parse_registry(&p, false, ret);
+	for (size_t i = 0; i < sizeof transports / sizeof transports[0]; i++)
+		if (starts(text, transports[i].prefix))
+			return parse_transport(&p, &transports[i], ret);
+	int code = check_foreign(&p);
+	return code < 0 ? code : parse_name(&p, false, ret);
+}
+
+const char *sm_oci_reference_kind_name(enum sm_oci_reference_kind kind)
+{
+	static const char *const names[] = {
+		[SM_OCI_REFERENCE_LAYOUT] = "layout",
+		[SM_OCI_REFERENCE_REGISTRY] = "registry",
+		[SM_OCI_REFERENCE_OCI_ARCHIVE] = "oci-archive",
+		[SM_OCI_REFERENCE_DOCKER_ARCHIVE] = "docker-archive",
+		[SM_OCI_REFERENCE_DIR] = "dir",
+	};
+	return names[kind];
+}
+
+static const char *prefix_of(const struct sm_oci_reference *reference)
+{
+	const char *host = reference->host;
+	if (reference->kind != SM_OCI_REFERENCE_REGISTRY)
+		for (size_t i = 0; i < sizeof transports / sizeof transports[0]; i++)
+			if (transports[i].kind == reference->kind)
+				return transports[i].prefix;
+	if (reference->plain_http)
+		return "http://";
+	/* A host that would be read as a folder of docker.io needs to be named in full. */
+	return is_host(host, host + strlen(host)) ? "" : "https://";
 }
 
 void sm_oci_reference_format(const struct sm_oci_reference *reference, char out[SM_OCI_REFERENCE_TEXT])
 {
 	const char *tag = reference->tag;
 	const char *digest = reference->digest;
-	bool layout = reference->kind == SM_OCI_REFERENCE_LAYOUT;
-	snprintf(out, SM_OCI_REFERENCE_TEXT, "%s%s%s%s%s%s%s%s",
-	         layout ? "oci:" : (reference->plain_http ? "http://" : ""), layout ? reference->path : reference->host,
-	         layout ? "" : "/", reference->repository, *tag ? ":" : "", tag, *digest ? "@" : "", digest);
+	char index[16] = "";
+	bool named = reference->path[0] && reference->host[0];
+	if (reference->index >= 0)
+		snprintf(index, sizeof index, ":@%d", reference->index);
+	snprintf(out, SM_OCI_REFERENCE_TEXT, "%s%s%s%s%s%s%s%s%s%s%s", prefix_of(reference), reference->path,
+	         named ? ":" : "", reference->host, reference->host[0] ? "/" : "", reference->repository,
+	         *tag ? ":" : "", tag, *digest ? "@" : "", digest, index);
 }
 
 bool sm_oci_reference_is_loopback(const char *host)

@@ -1,4 +1,5 @@
-/* Where an image comes from: one interface for layouts and registries.  A source is used by one thread. */
+/* Where an image comes from: one interface for layouts, archives, folders and registries.  A source is used by one
+ * thread. */
 #ifndef SM_OCI_SOURCE_H
 #define SM_OCI_SOURCE_H
 
@@ -35,8 +36,13 @@ struct sm_oci_source_options {
 	const atomic_bool *cancel; /* NULL: never */
 };
 
+/* A folder or a tar, by the reference's kind. */
 int sm_oci_layout_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
                        struct sm_oci_source **ret, struct sm_error *err);
+int sm_oci_docker_archive_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
+                               struct sm_oci_source **ret, struct sm_error *err);
+int sm_oci_dir_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
+                    struct sm_oci_source **ret, struct sm_error *err);
 int sm_oci_registry_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
                          struct sm_oci_source **ret, struct sm_error *err);
 
