@@ -3,6 +3,22 @@ local erofs = require "spec.support.erofs"
 local layer = require "spec.support.layer"
 local scratch = require "spec.support.scratch"
 
+local PACKINGS = [[
+import bz2, gzip, lzma, subprocess
+data = open('a.tar', 'rb').read()
+half = len(data) // 2 + 77
+def put(name, *parts):
+    open(name, 'wb').write(b''.join(parts))
+def zstd(part):
+    return subprocess.run(['zstd', '-q', '-c'], input=part, stdout=subprocess.PIPE, check=True).stdout
+put('a.members', gzip.compress(data[:half]), gzip.compress(b''), gzip.compress(data[half:]))
+skipped = b'\x50\x2a\x4d\x18\x05\0\0\0skip!'
+put('a.frames', skipped, zstd(data[:half]), skipped, zstd(data[half:]), skipped)
+put('a.bz2', bz2.compress(data))
+put('a.streams', bz2.compress(data[:half]), bz2.compress(data[half:]))
+put('a.xz', lzma.compress(data))
+]]
+
 describe("a layer's EROFS image", function()
 	local folder
 	before_each(function() folder = scratch.folder() end)
@@ -283,9 +299,13 @@ describe("a layer's EROFS image", function()
 				add('l%d' % i, 'link', to=names[random.randrange(400)])
 		]])
 		scratch.run(("cd '%s' && gzip -k a.tar && zstd -q a.tar -o a.zst && cat a.tar >copy"):format(folder))
+		-- Members, frames and streams one behind the other, and what zstd skips, are one layer.
+		scratch.write(folder .. "/pack.py", PACKINGS)
+		scratch.run(("cd '%s' && python3 pack.py"):format(folder))
 		local first = assert(layer.bake(folder .. "/a.tar", folder .. "/1.erofs"))
 		layer.fsck(folder .. "/1.erofs")
-		for i, name in ipairs { "a.tar.gz", "a.zst", "copy" } do
+		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.frames", "a.bz2", "a.streams", "a.xz" }
+		for i, name in ipairs(packed) do
 			local out = ("%s/%d.erofs"):format(folder, i + 1)
 			local stats = assert(layer.bake(folder .. "/" .. name, out, { diff_id = first.diff_id }))
 			assert.is_false(stats.reused)

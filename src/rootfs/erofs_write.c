@@ -254,7 +254,7 @@ static uint32_t inode_union(const struct sm_tree_node *node, uint32_t block)
 		return block;
 	case S_IFCHR:
 	case S_IFBLK: /* the kernel's new_encode_dev */
-		return (node->minor & 0xff) | node->major << 8 | (node->minor & ~0xffu) << 12;
+		return (node->device.minor & 0xff) | node->device.major << 8 | (node->device.minor & ~0xffu) << 12;
 	default:
 		return 0;
 	}

@@ -45,7 +45,7 @@ struct sm_rootfs_layer_stats {
 /* STORE/erofs/sha256-HEX.erofs for the diff id "sha256:HEX"; -EINVAL for anything else. */
 int sm_rootfs_layer_path(const char *store, const char *diff_id, char out[PATH_MAX], struct sm_error *err);
 
-/* Bake the layer read from tar_fd (at its current position; plain, gzip or zstd) into out_path, whose folder exists.
+/* Bake the layer read from tar_fd (at its current position; plain, gzip, zstd, bzip2 or xz) into out_path, whose folder exists.
  * The unpacked tar must have the digest diff_id; with NULL any will do, and nothing is reused.
  * A sound image at out_path is reused without reading the tar.  The file appears whole or not at all, so
  * concurrent bakes of one layer are safe.  Blocks; any thread.

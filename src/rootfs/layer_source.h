@@ -1,4 +1,4 @@
-/* A layer's bytes as the tar reader sees them: decompressed (gzip, zstd, or plain), hashed, and counted. */
+/* A layer's bytes as the tar reader sees them: decompressed (gzip, zstd, bzip2, xz, or plain), hashed, and counted. */
 #ifndef SM_ROOTFS_LAYER_SOURCE_H
 #define SM_ROOTFS_LAYER_SOURCE_H
 

@@ -8,22 +8,37 @@
 #include <locale.h>
 #include <string.h>
 
+/* Bytes of tar that one step of the library may take.  A pax header has at most 1 MiB each; only maps of sparse files
+ * grow without bound, and the library keeps more memory for one than the map has bytes. */
+#define STEP_BYTES_MAX (8u << 20)
+
 struct walk {
 	struct sm_layer_source *source;
 	struct sm_tree *tree;
 	struct sm_erofs_data *data;
 	struct sm_rootfs_layer_stats *stats;
 	struct archive *tar;
+	uint64_t step_end; /* the source's count of bytes that the step under way may not pass */
 	char shown[SM_TREE_SHOWN_MAX]; /* the entry under way, or the last one */
 };
 
 static la_ssize_t tar_read(struct archive *tar, void *arg, const void **ret_data)
 {
-	struct sm_layer_source *source = arg;
+	struct walk *walk = arg;
+	struct sm_layer_source *source = walk->source;
 	ssize_t got = sm_layer_source_read(source, ret_data);
+	if (got > 0 && source->bytes > walk->step_end)
+		got = sm_error_set(&source->err, E2BIG, "the headers of one entry have more than %u bytes",
+		                   STEP_BYTES_MAX);
 	if (got < 0)
 		archive_set_error(tar, source->err.code, "%s", source->err.message);
 	return got;
+}
+
+/* Before each call that reads headers. */
+static void step(struct walk *walk)
+{
+	walk->step_end = walk->source->bytes + STEP_BYTES_MAX;
 }
 
 /* The source's own failure says more than what the tar reader made of it. */
@@ -115,6 +130,7 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 		const void *bytes;
 		size_t len;
 		la_int64_t offset;
+		step(walk);
 		int status = archive_read_data_block(walk->tar, &bytes, &len, &offset);
 		if (status == ARCHIVE_EOF)
 			break;
@@ -181,19 +197,25 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 {
 	for (;;) {
 		struct archive_entry *entry;
+		step(walk);
 		int status = archive_read_next_header(walk->tar, &entry);
 		if (status == ARCHIVE_EOF)
 			return 0;
 		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar))) {
 			int code = tar_failed(walk, err);
-			return walk->shown[0] && code != -ECANCELED
-			           ? sm_error_context(err, "after entry '%s'", walk->shown)
-			           : code;
+			if (code == -ECANCELED)
+				return code;
+			return walk->shown[0] ? sm_error_context(err, "after entry '%s'", walk->shown)
+			                      : sm_error_context(err, "first entry");
 		}
 		if (++walk->stats->tar_entries > max_entries)
 			return sm_error_set(err, E2BIG, "the layer has more than %llu entries",
 			                    (unsigned long long)max_entries);
 		int code = take_entry(walk, entry, err);
+		/* What nobody wanted of the content is no header. */
+		walk->step_end = UINT64_MAX;
+		if (code == 0 && archive_read_data_skip(walk->tar) != ARCHIVE_OK)
+			code = tar_failed(walk, err);
 		if (code < 0)
 			return code == -ECANCELED ? code : sm_error_context(err, "entry '%s'", walk->shown);
 	}
@@ -220,12 +242,13 @@ int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, stru
 		return sm_error_sys(err, errno, "locale C");
 	locale_t before = uselocale(locale);
 	int code = 0;
+	step(&walk);
 	walk.tar = archive_read_new();
 	if (!walk.tar)
 		code = sm_error_sys(err, ENOMEM, "read tar");
 	else if (archive_read_support_format_tar(walk.tar) != ARCHIVE_OK ||
 	         archive_read_support_format_empty(walk.tar) != ARCHIVE_OK ||
-	         archive_read_open(walk.tar, source, NULL, tar_read, NULL) != ARCHIVE_OK)
+	         archive_read_open(walk.tar, &walk, NULL, tar_read, NULL) != ARCHIVE_OK)
 		code = tar_failed(&walk, err);
 	if (code == 0)
 		code = walk_entries(&walk, max_entries, err);

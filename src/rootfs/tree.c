@@ -237,8 +237,8 @@ int sm_tree_add(struct sm_tree *tree, const char *path, const struct sm_tree_att
 	if (S_ISREG(node->mode))
 		node->size = attributes->size;
 	if (S_ISCHR(node->mode) || S_ISBLK(node->mode)) {
-		node->major = attributes->major;
-		node->minor = attributes->minor;
+		node->device.major = attributes->major;
+		node->device.minor = attributes->minor;
 	}
 	if (S_ISLNK(node->mode)) {
 		node->size = strlen(attributes->target);

@@ -27,13 +27,13 @@ struct sm_tree_run {
 
 /* Where a regular file's content was put while it arrived. */
 struct sm_tree_data {
+	const struct sm_tree_run *runs;
+	uint64_t tail_offset; /* in the spool */
+	uint32_t tail_bytes;  /* 0, or the content's last bytes, to be put beside the inode */
+	uint32_t block;       /* first block of a file without holes */
+	uint32_t nruns;
 	bool chunked;       /* has holes: runs of chunks; otherwise blocks from `block` on, then the tail */
 	uint8_t chunk_bits; /* chunk size: 4096 << chunk_bits */
-	uint32_t block;     /* first block of a file without holes */
-	uint32_t nruns;
-	const struct sm_tree_run *runs;
-	uint32_t tail_bytes;  /* 0, or the content's last bytes, to be put beside the inode */
-	uint64_t tail_offset; /* in the spool */
 };
 
 struct sm_tree_attributes {
@@ -54,7 +54,6 @@ struct sm_tree_node {
 	uint32_t nlink; /* known when finished */
 	int64_t mtime;
 	uint32_t mtime_nsec;
-	uint32_t major, minor;
 	uint32_t xattr_bytes;
 	const void *xattrs;
 	uint64_t size; /* regular: content; symlink: target; directory: set by the writer */
@@ -63,7 +62,10 @@ struct sm_tree_node {
 	union {
 		struct sm_tree_data data; /* regular */
 		const char *target;       /* symlink */
-		struct {                  /* directory */
+		struct {
+			uint32_t major, minor;
+		} device;
+		struct { /* directory */
 			struct sm_tree_node *parent;
 			struct sm_tree_name *children; /* newest first */
 			struct sm_tree_name **entries; /* when finished: by byte order, with "." and ".." */
