@@ -66,9 +66,10 @@ function image:config() end
 function image:process() end
 ---@return { digest: string, diff_id: string, media_type: string, size: integer }[] # lowest first
 function image:layers() end
---- Every layer as an EROFS file, made once.
+--- Every layer as an EROFS file, made once; `threads` layers at a time, by default one a processor.
+---@param options? { threads?: integer }
 ---@return { path: string, image_bytes: integer, reused: boolean }[]?, string? message, string? code
-function image:rootfs() end
+function image:rootfs(options) end
 
 ---@class supermachine.boot_options
 ---@field vcpus? integer         1 to 16; default 1

@@ -9,8 +9,9 @@
 static ssize_t read_some(struct sm_layer_source *source)
 {
 	for (;;) {
-		if (source->cancel && atomic_load_explicit(source->cancel, memory_order_relaxed))
-			return sm_error_sys(&source->err, ECANCELED, "read layer");
+		for (size_t i = 0; i < 2; i++)
+			if (source->cancel[i] && atomic_load_explicit(source->cancel[i], memory_order_relaxed))
+				return sm_error_sys(&source->err, ECANCELED, "read layer");
 		ssize_t got = read(source->fd, source->buffer, sizeof source->buffer);
 		if (got >= 0)
 			return got;
@@ -84,11 +85,11 @@ static int find_filter(const uint8_t *head, size_t len)
 	return ARCHIVE_FILTER_NONE;
 }
 
-int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
+int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *const cancel[2],
                          struct sm_error *err)
 {
 	source->fd = fd;
-	source->cancel = cancel;
+	memcpy(source->cancel, cancel, sizeof source->cancel);
 	source->unpack = NULL;
 	source->ended = false;
 	source->bytes = source->head = 0;

@@ -1,5 +1,6 @@
 #include "rootfs/layer_tar.h"
 
+#include "rootfs/lower.h"
 #include "rootfs/xattr.h"
 
 #include <archive.h>
@@ -18,7 +19,7 @@ struct walk {
 	struct sm_erofs_data *data;
 	struct sm_rootfs_layer_stats *stats;
 	struct archive *tar;
-	uint64_t step_end; /* the source's count of bytes that the step under way may not pass */
+	uint64_t step_end;             /* the source's count of bytes that the step under way may not pass */
 	char shown[SM_TREE_SHOWN_MAX]; /* the entry under way, or the last one */
 };
 
@@ -92,6 +93,22 @@ static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *
 	return 0;
 }
 
+/* The library gives the sign of a pax header's "-7.25" to the seconds alone: -7 and 250,000,000 ns, where what is meant
+ * is -8 and 750,000,000. */
+static int take_time(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+{
+	int64_t seconds = archive_entry_mtime(entry);
+	long nanoseconds = archive_entry_mtime_nsec(entry);
+	int code = check_range(nanoseconds, 999999999, "nanoseconds", err);
+	if (seconds < 0 && seconds > INT64_MIN && nanoseconds > 0) {
+		seconds--;
+		nanoseconds = 1000000000 - nanoseconds;
+	}
+	attributes->mtime = seconds;
+	attributes->mtime_nsec = (uint32_t)nanoseconds;
+	return code;
+}
+
 static int take_attributes(struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
                            struct sm_error *err)
 {
@@ -105,9 +122,7 @@ static int take_attributes(struct walk *walk, struct archive_entry *entry, struc
 	if (code == 0)
 		code = check_range(gid, UINT32_MAX - 1, "group", err);
 	if (code == 0 && archive_entry_mtime_is_set(entry)) {
-		attributes->mtime = archive_entry_mtime(entry);
-		attributes->mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry);
-		code = check_range(archive_entry_mtime_nsec(entry), 999999999, "nanoseconds", err);
+		code = take_time(entry, attributes, err);
 	}
 	if (code == 0 && S_ISREG(attributes->mode)) {
 		code = check_range(archive_entry_size(entry), INT64_MAX, "size", err);
@@ -147,8 +162,14 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 static int take_link(struct walk *walk, const char *path, const char *raw_target, struct sm_error *err)
 {
 	char target[SM_TREE_PATH_MAX];
+	struct sm_tree_node *copy;
+	struct sm_lower_file file;
 	int code = sm_tree_path_clean(raw_target, "hard link target", target, err);
-	return code < 0 ? code : sm_tree_link(walk->tree, path, target, err);
+	if (code == 0)
+		code = sm_tree_link(walk->tree, path, target, &copy, &file, err);
+	if (code > 0 && S_ISREG(copy->mode))
+		code = sm_lower_copy(walk->tree->lower, &file, walk->data, &walk->tree->arena, &copy->data, err);
+	return code < 0 ? code : 0;
 }
 
 static int take_entry(struct walk *walk, struct archive_entry *entry, struct sm_error *err)
@@ -200,7 +221,7 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 		step(walk);
 		int status = archive_read_next_header(walk->tar, &entry);
 		if (status == ARCHIVE_EOF)
-			return 0;
+			return sm_tree_settle(walk->tree, err);
 		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar))) {
 			int code = tar_failed(walk, err);
 			if (code == -ECANCELED)
