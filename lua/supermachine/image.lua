@@ -25,9 +25,9 @@ function image.pull(reference, given)
 end
 
 --- Every layer as an EROFS file, made once and shared by all images with that layer.  Returns a list, lowest first, of
--- { path, image_bytes, reused }.
-function methods:rootfs()
-	return scheduler.finish(core.image_rootfs_begin(self))
+-- { path, image_bytes, reused }.  Option: threads (layers at a time; default one a processor).
+function methods:rootfs(given)
+	return scheduler.finish(core.image_rootfs_begin(self, options.check({ threads = "integer" }, given)))
 end
 
 local boot_options = {

@@ -68,9 +68,10 @@ function image:config() end
 function image:process() end
 ---@return { digest: string, diff_id: string, media_type: string, size: integer }[] # lowest first
 function image:layers() end
---- Every layer as an EROFS file, made once.
+--- Every layer as an EROFS file, made once; `threads` layers at a time, by default one a processor.
+---@param options? { threads?: integer }
 ---@return { path: string, image_bytes: integer, reused: boolean }[]?, string? message, string? code
-function image:rootfs() end
+function image:rootfs(options) end
 
 ---@class supermachine.image_process  absent strings are "", absent lists are empty
 ---@field entrypoint string[]

@@ -38,6 +38,24 @@ describe("pulling an OCI layout", function()
 	end
 
 	describe("that is sound", function()
+		it("takes every media type of a layer, whatever it says of the packing", function()
+			local types = { "application/octet-stream" }
+			for _, base in ipairs { "oci.image.layer.v1.tar", "oci.image.layer.nondistributable.v1.tar",
+				"docker.image.rootfs.diff.tar", "docker.image.rootfs.foreign.diff.tar" } do
+				for _, packing in ipairs { "", "gzip", "zstd", "bzip2", "xz" } do
+					local mark = packing == "" and "" or base:find "^oci" and "+" or "."
+					types[#types + 1] = "application/vnd." .. base .. mark .. packing
+				end
+			end
+			local layers = {}
+			for i in ipairs(types) do layers[i] = "layer " .. i end
+			images:tag(images:image { layers = layers, change_manifest = function(m)
+				for i, media_type in ipairs(types) do m.layers[i].mediaType = media_type end
+			end }, "t")
+			local image <close> = assert(pull ":t")
+			for i, layer in ipairs(image:layers()) do assert.equal(types[i], layer.media_type) end
+		end)
+
 		it("gives the image and stores each blob once", function()
 			local manifest = images:tag(images:image {
 				layers = { "one", "two", "one" },
@@ -305,6 +323,12 @@ describe("pulling an OCI layout", function()
 			{ "a huge config", "EFBIG", "config: 5000000 bytes", function(m) m.config.size = 5000000 end },
 			{ "501 layers", "EBADMSG", "501 layers, more than 500",
 				function(m) for i = 1, 501 do m.layers[i] = m.layers[1] end end },
+			{ "a layer that is none", "EOPNOTSUPP", "layers%[1%]: media type application/vnd.in%-toto%+json is no layer's",
+				function(m) m.layers[2].mediaType = "application/vnd.in-toto+json" end },
+			{ "an encrypted layer", "EOPNOTSUPP", "layers%[0%]: .*%+encrypted is an encrypted layer",
+				function(m) m.layers[1].mediaType = layout.LAYER .. "+gzip+encrypted" end },
+			{ "a layer packed unheard of", "EOPNOTSUPP", "tar%+gzipped is no layer's",
+				function(m) m.layers[1].mediaType = layout.LAYER .. "+gzipped" end },
 			{ "fewer layers than the config", "EBADMSG", "2 diff_ids, but the manifest has 1 layers",
 				function(m) m.layers[2] = nil end },
 		}

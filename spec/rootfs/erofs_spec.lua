@@ -3,6 +3,22 @@ local erofs = require "spec.support.erofs"
 local layer = require "spec.support.layer"
 local scratch = require "spec.support.scratch"
 
+local PACKINGS = [[
+import bz2, gzip, lzma, subprocess
+data = open('a.tar', 'rb').read()
+half = len(data) // 2 + 77
+def put(name, *parts):
+    open(name, 'wb').write(b''.join(parts))
+def zstd(part):
+    return subprocess.run(['zstd', '-q', '-c'], input=part, stdout=subprocess.PIPE, check=True).stdout
+put('a.members', gzip.compress(data[:half]), gzip.compress(b''), gzip.compress(data[half:]))
+skipped = b'\x50\x2a\x4d\x18\x05\0\0\0skip!'
+put('a.frames', skipped, zstd(data[:half]), skipped, zstd(data[half:]), skipped)
+put('a.bz2', bz2.compress(data))
+put('a.streams', bz2.compress(data[:half]), bz2.compress(data[half:]))
+put('a.xz', lzma.compress(data))
+]]
+
 describe("a layer's EROFS image", function()
 	local folder
 	before_each(function() folder = scratch.folder() end)
@@ -189,6 +205,84 @@ describe("a layer's EROFS image", function()
 		assert.is_true(stats.root_opaque)
 	end)
 
+	it("links hard in any order", function()
+		local paths = layer.make(folder, [[
+			add('a', 'link', to='b'); add('b', 'link', to='d/c'); add('d/c', data='c'); add('e', 'link', to='a')
+			add('over', 'link', to='f'); add('over', data='own'); add('f')
+		]])
+		for _, name in ipairs { "b", "d/c", "e" } do assert.are.equal(paths.a, paths[name]) end
+		assert.are.same({ "c", 4, "own" }, { paths.a.data, paths.a.nlink, paths.over.data })
+	end)
+
+	it("holds more hard links to one file than other file systems can", function()
+		local paths = layer.make(folder, [[
+			add('file', data='one')
+			for i in range(66000): add('%x/%x' % (i >> 9, i), 'link', to='file')
+		]])
+		assert.are.equal(66001, paths.file.nlink)
+		assert.are.equal(paths.file, paths["80/101cf"])
+	end)
+
+	it("holds paths as long and as deep as Linux takes", function()
+		local long, deep = ("p"):rep(240) .. ("/" .. ("p"):rep(240)):rep(15), ("d/"):rep(2047) .. "f"
+		long = long .. "/" .. ("q"):rep(4095 - #long - 1)
+		assert.are.same({ 4095, 4095 }, { #long, #deep })
+		for _, format in ipairs { "PAX_FORMAT", "GNU_FORMAT" } do
+			local paths = layer.make(folder, ([[
+				add('%s', data='long'); add('%s', data='deep'); add('l', 'link', to='%s')
+			]]):format(long, deep, deep), { format = format })
+			assert.are.same({ "long", "deep" }, { paths[long].data, paths[deep].data })
+			assert.are.equal(paths[deep], paths.l)
+		end
+	end)
+
+	it("holds times to the nanosecond, before 1970 too", function()
+		local paths = layer.make(folder, [[
+			for name, time in (('after', '1700000000.000000001'), ('before', '-7.25'), ('whole', '-8'),
+					('early', '-62135596800.999999999'), ('late', '253402300799.5')):
+				add(name, pax={'mtime': time})
+		]])
+		local times = {}
+		for name, node in pairs(paths) do times[name] = { node.mtime, node.mtime_nsec } end
+		times[""] = nil
+		assert.are.same({ after = { 1700000000, 1 }, before = { -8, 750000000 }, whole = { -8, 0 },
+			early = { -62135596801, 1 }, late = { 253402300799, 500000000 } }, times)
+	end)
+
+	it("holds binary values of extended attributes", function()
+		-- as Go's, Python's and GNU's tar write them, and base64 in libarchive's own key
+		local paths = layer.make(folder, [[
+			import base64
+			every = ''.join(map(chr, range(256)))
+			add('schily', xattrs={'user.b': every, 'user.nul': '\x00\x00'})
+			add('libarchive', pax={'LIBARCHIVE.xattr.user.b': base64.b64encode(bytes(range(256))).decode()})
+		]])
+		local every = {}
+		for i = 0, 255 do every[i + 1] = string.char(i) end
+		every = table.concat(every)
+		assert.are.same({ ["user.b"] = every, ["user.nul"] = "\x00\x00" }, paths.schily.xattrs)
+		assert.are.same({ ["user.b"] = every }, paths.libarchive.xattrs)
+	end)
+
+	it("takes old tars as well: ustar, GNU's, v7", function()
+		for _, format in ipairs { "USTAR_FORMAT", "GNU_FORMAT" } do
+			local paths = layer.make(folder, [[
+				add('d' * 90 + '/' + 'n' * 90, data='long', mtime=77, uid=1234567, mode=0o6755)
+				add('s', 'symlink', to='t' * 90)
+			]], { format = format })
+			local file = paths[("d"):rep(90) .. "/" .. ("n"):rep(90)]
+			assert.are.same({ "long", 77, 1234567, tonumber("6755", 8) }, { file.data, file.mtime, file.uid, file.mode })
+			assert.are.equal(("t"):rep(90), paths.s.target)
+		end
+		scratch.run(("cd '%s' && mkdir v && echo -n seven >v/f && ln v/f v/l && tar --format=v7 -cf v7.tar -C v .")
+			:format(folder))
+		assert(layer.bake(folder .. "/v7.tar", folder .. "/v7.erofs"))
+		local reader <close> = erofs.open(folder .. "/v7.erofs")
+		local paths = reader:tree()
+		assert.are.equal("seven", reader:read(paths.f))
+		assert.are.equal(paths.f, paths.l)
+	end)
+
 	it("strips leading slashes and empty parts of names", function()
 		local paths = layer.make(folder, [[
 			add('/abs//./file', data='a')
@@ -283,9 +377,13 @@ describe("a layer's EROFS image", function()
 				add('l%d' % i, 'link', to=names[random.randrange(400)])
 		]])
 		scratch.run(("cd '%s' && gzip -k a.tar && zstd -q a.tar -o a.zst && cat a.tar >copy"):format(folder))
+		-- Members, frames and streams one behind the other, and what zstd skips, are one layer.
+		scratch.write(folder .. "/pack.py", PACKINGS)
+		scratch.run(("cd '%s' && python3 pack.py"):format(folder))
 		local first = assert(layer.bake(folder .. "/a.tar", folder .. "/1.erofs"))
 		layer.fsck(folder .. "/1.erofs")
-		for i, name in ipairs { "a.tar.gz", "a.zst", "copy" } do
+		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.frames", "a.bz2", "a.streams", "a.xz" }
+		for i, name in ipairs(packed) do
 			local out = ("%s/%d.erofs"):format(folder, i + 1)
 			local stats = assert(layer.bake(folder .. "/" .. name, out, { diff_id = first.diff_id }))
 			assert.is_false(stats.reused)

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define LAYERS_MAX 128
+#define LAYERS_MAX 255 /* partitions that Linux names on one disk */
 #define DISK       "/dev/vda"
 #define NEW_ROOT   "/newroot"
 
@@ -78,7 +78,7 @@ static int make_upper_root(unsigned count, struct sm_failure *failure)
 	return 0;
 }
 
-/* The option string may be one page long, and 128 layers have to fit: so the names are relative to /layers. */
+/* The option string may be one page long, and all layers have to fit: so the names are relative to /layers. */
 static int mount_overlay(unsigned count, struct sm_failure *failure)
 {
 	char data[2048];

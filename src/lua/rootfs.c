@@ -21,6 +21,10 @@ struct bake {
 	char *tar_path;
 	char *out_path;
 	char *diff_id; /* NULL: any */
+	char *chain_id, *chained_path;
+	char **lower; /* NULL: it is the lowest layer */
+	int *lower_fds;
+	size_t nlower;
 	struct sm_rootfs_options options;
 	struct sm_rootfs_layer_stats stats;
 };
@@ -31,7 +35,29 @@ static void bake_free(void *arg)
 	free(bake->tar_path);
 	free(bake->out_path);
 	free(bake->diff_id);
+	free(bake->chain_id);
+	free(bake->chained_path);
+	for (size_t i = 0; bake->lower_fds && i < bake->nlower; i++)
+		sm_fd_close(&bake->lower_fds[i]);
+	free(bake->lower_fds);
+	sm_lua_strings_free(bake->lower);
 	free(bake);
+}
+
+static int open_lower(void *arg, const int **ret_fds, size_t *ret_count, struct sm_error *err)
+{
+	struct bake *bake = arg;
+	bake->lower_fds = malloc((bake->nlower + 1) * sizeof *bake->lower_fds);
+	if (!bake->lower_fds)
+		return sm_error_sys(err, ENOMEM, "lower layers");
+	for (size_t i = 0; i < bake->nlower; i++)
+		bake->lower_fds[i] = -1;
+	for (size_t i = 0; i < bake->nlower; i++)
+		if ((bake->lower_fds[i] = open(bake->lower[i], O_RDONLY | O_CLOEXEC)) < 0)
+			return sm_error_sys(err, errno, "open '%s'", bake->lower[i]);
+	*ret_fds = bake->lower_fds;
+	*ret_count = bake->nlower;
+	return 0;
 }
 
 static int bake_run(struct sm_op *op, void *arg, struct sm_error *err)
@@ -41,7 +67,11 @@ static int bake_run(struct sm_op *op, void *arg, struct sm_error *err)
 	SM_FD_CLEANUP int fd = open(bake->tar_path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return sm_error_sys(err, errno, "open '%s'", bake->tar_path);
-	return sm_rootfs_layer_bake(fd, bake->diff_id, bake->out_path, &bake->options, &bake->stats, err);
+	const struct sm_rootfs_below below = {
+		.chain_id = bake->chain_id, .out_path = bake->chained_path, .open = open_lower, .arg = bake
+	};
+	return sm_rootfs_layer_bake(fd, bake->diff_id, bake->out_path, bake->lower ? &below : NULL, &bake->options,
+	                            &bake->stats, err);
 }
 
 static int bake_push(lua_State *L, void *arg)
@@ -66,6 +96,8 @@ static int bake_push(lua_State *L, void *arg)
 	lua_setfield(L, -2, "diff_id");
 	lua_pushboolean(L, stats->reused);
 	lua_setfield(L, -2, "reused");
+	lua_pushboolean(L, stats->chained);
+	lua_setfield(L, -2, "chained");
 	lua_pushboolean(L, stats->root_opaque);
 	lua_setfield(L, -2, "root_opaque");
 	return 1;
@@ -79,27 +111,49 @@ static uint64_t option_limit(lua_State *L, int index, const char *key, uint64_t 
 	return (uint64_t)value;
 }
 
-/* erofs_begin(tar_path, out_path, { diff_id=, max_bytes=, max_memory_bytes=, max_entries= }) -> operation ->
- * statistics. diff_id: "sha256:HEX" of the unpacked tar, checked; a sound image that is there already is reused. */
+static char *copy_option(const char *text)
+{
+	return text ? strdup(text) : NULL;
+}
+
+/* erofs_begin(tar_path, out_path, { diff_id=, max_bytes=, max_memory_bytes=, max_entries=, lower=, chain_id=,
+ * chained_path= }) -> operation -> statistics.  diff_id: "sha256:HEX" of the unpacked tar, checked; a sound image that
+ * is there already is reused.  lower: paths of the images below, lowest first; then an image that depends on them goes
+ * to chained_path under the name chain_id. */
 static int rootfs_erofs_begin(lua_State *L)
 {
-	static const char *const known[] = { "diff_id", "max_bytes", "max_memory_bytes", "max_entries", NULL };
+	static const char *const known[] = { "diff_id", "max_bytes", "max_memory_bytes", "max_entries",
+		                             "lower",   "chain_id",  "chained_path",     NULL };
 	const char *tar_path = luaL_checkstring(L, 1), *out_path = luaL_checkstring(L, 2);
 	sm_lua_options_check(L, 3, known);
 	const char *diff_id = sm_lua_option_string(L, 3, "diff_id", NULL);
+	const char *chain_id = sm_lua_option_string(L, 3, "chain_id", NULL);
+	const char *chained_path = sm_lua_option_string(L, 3, "chained_path", NULL);
 	struct sm_rootfs_options options = {
 		.max_bytes = option_limit(L, 3, "max_bytes", INT64_MAX),
 		.max_memory_bytes = option_limit(L, 3, "max_memory_bytes", INT64_MAX),
 		.max_entries = (uint32_t)option_limit(L, 3, "max_entries", UINT32_MAX),
 	};
+	bool has_lower = lua_istable(L, 3) && lua_getfield(L, 3, "lower") != LUA_TNIL;
+	if (has_lower && (!chain_id || !chained_path))
+		return luaL_error(L, "options 'chain_id' and 'chained_path' are missing");
+	char **lower = has_lower ? sm_lua_strings(L, lua_gettop(L), "lower") : NULL;
 	struct bake *bake = calloc(1, sizeof *bake);
-	if (!bake)
+	if (!bake) {
+		sm_lua_strings_free(lower);
 		return sm_lua_fail(L, ENOMEM, NULL);
+	}
+	bake->lower = lower;
+	while (lower && lower[bake->nlower])
+		bake->nlower++;
 	bake->tar_path = strdup(tar_path);
 	bake->out_path = strdup(out_path);
-	bake->diff_id = diff_id ? strdup(diff_id) : NULL;
+	bake->diff_id = copy_option(diff_id);
+	bake->chain_id = copy_option(chain_id);
+	bake->chained_path = copy_option(chained_path);
 	bake->options = options;
-	if (!bake->tar_path || !bake->out_path || (diff_id && !bake->diff_id)) {
+	if (!bake->tar_path || !bake->out_path || (diff_id && !bake->diff_id) || (has_lower && !lower) ||
+	    (chain_id && !bake->chain_id) || (chained_path && !bake->chained_path)) {
 		bake_free(bake);
 		return sm_lua_fail(L, ENOMEM, NULL);
 	}

@@ -14,7 +14,7 @@
 struct sm_oci_layer {
 	char digest[SM_OCI_DIGEST_SIZE];  /* of the blob as stored */
 	char diff_id[SM_OCI_DIGEST_SIZE]; /* of the uncompressed tar; unverified until the layer is unpacked */
-	char *media_type;                 /* see sm_oci_manifest_layer_compression */
+	char *media_type;                 /* as the manifest has it */
 	uint64_t size;                    /* of the blob, bytes */
 };
 

@@ -20,29 +20,49 @@ static const struct {
 };
 #define TYPES (sizeof types / sizeof types[0])
 
-static const struct {
-	const char *media_type;
-	enum sm_oci_compression compression;
-} layer_types[] = {
-	{ "application/vnd.oci.image.layer.v1.tar", SM_OCI_COMPRESSION_NONE },
-	{ "application/vnd.oci.image.layer.v1.tar+gzip", SM_OCI_COMPRESSION_GZIP },
-	{ "application/vnd.oci.image.layer.v1.tar+zstd", SM_OCI_COMPRESSION_ZSTD },
-	{ "application/vnd.oci.image.layer.nondistributable.v1.tar", SM_OCI_COMPRESSION_NONE },
-	{ "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", SM_OCI_COMPRESSION_GZIP },
-	{ "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", SM_OCI_COMPRESSION_ZSTD },
-	{ "application/vnd.docker.image.rootfs.diff.tar", SM_OCI_COMPRESSION_NONE },
-	{ "application/vnd.docker.image.rootfs.diff.tar.gzip", SM_OCI_COMPRESSION_GZIP },
-	{ "application/vnd.docker.image.rootfs.diff.tar.zstd", SM_OCI_COMPRESSION_ZSTD },
-	{ "application/vnd.docker.image.rootfs.foreign.diff.tar", SM_OCI_COMPRESSION_NONE },
-	{ "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", SM_OCI_COMPRESSION_GZIP },
-};
-
-enum sm_oci_compression sm_oci_manifest_layer_compression(const char *media_type)
+/* Types that say "some JSON" or "some bytes": the document must speak for itself. */
+static bool is_general(const char *media_type)
 {
-	for (size_t i = 0; i < sizeof layer_types / sizeof layer_types[0]; i++)
-		if (!strcmp(media_type, layer_types[i].media_type))
-			return layer_types[i].compression;
-	return SM_OCI_COMPRESSION_UNKNOWN;
+	return !*media_type || !strcmp(media_type, "application/json") || !strcmp(media_type, "text/plain") ||
+	       !strcmp(media_type, "application/octet-stream");
+}
+
+/* What a layer's media type begins with; the packing follows, and is read off the content anyway. */
+static const char *const layer_types[] = {
+	"application/vnd.oci.image.layer.v1.tar",
+	"application/vnd.oci.image.layer.nondistributable.v1.tar",
+	"application/vnd.docker.image.rootfs.diff.tar",
+	"application/vnd.docker.image.rootfs.foreign.diff.tar",
+};
+static const char *const packings[] = { "gzip", "zstd", "bzip2", "xz" };
+
+bool sm_oci_manifest_is_layer(const char *media_type)
+{
+	for (size_t i = 0; i < sizeof layer_types / sizeof *layer_types; i++) {
+		size_t len = strlen(layer_types[i]);
+		if (strncmp(media_type, layer_types[i], len))
+			continue;
+		const char *packing = media_type + len;
+		if (!*packing)
+			return true;
+		/* OCI's "+gzip", Docker's ".gzip"; each has been seen behind the other's name */
+		for (size_t j = 0; j < sizeof packings / sizeof *packings; j++)
+			if ((*packing == '+' || *packing == '.') && !strcmp(packing + 1, packings[j]))
+				return true;
+	}
+	return is_general(media_type);
+}
+
+static int check_layers(const struct sm_oci_manifest *manifest, const char *what, struct sm_error *err)
+{
+	for (size_t i = 0; i < manifest->count; i++) {
+		const char *type = manifest->items[i].media_type, *plus = strrchr(type, '+');
+		if (sm_oci_manifest_is_layer(type))
+			continue;
+		return sm_error_set(err, EOPNOTSUPP, "%s: layers[%zu]: media type %.100s is %s", what, i, type,
+		                    plus && !strcmp(plus, "+encrypted") ? "an encrypted layer" : "no layer's");
+	}
+	return 0;
 }
 
 static size_t find_type(const char *media_type)
@@ -56,13 +76,6 @@ static size_t find_type(const char *media_type)
 bool sm_oci_manifest_type_known(const char *media_type)
 {
 	return find_type(media_type) < TYPES;
-}
-
-/* Types that say "some JSON" or "some bytes": the document must speak for itself. */
-static bool is_general(const char *media_type)
-{
-	return !*media_type || !strcmp(media_type, "application/json") || !strcmp(media_type, "text/plain") ||
-	       !strcmp(media_type, "application/octet-stream");
 }
 
 static int refuse_schema1(const char *what, struct sm_error *err)
@@ -191,7 +204,8 @@ static int parse_image(struct sm_oci_manifest *manifest, const char *what, struc
 	if (manifest->config.size > SM_OCI_CONFIG_MAX_BYTES)
 		return sm_error_set(err, EFBIG, "%s: %llu bytes, more than %u", name,
 		                    (unsigned long long)manifest->config.size, SM_OCI_CONFIG_MAX_BYTES);
-	return parse_items(manifest, "layers", SM_OCI_LAYERS_MAX, what, err);
+	code = parse_items(manifest, "layers", SM_OCI_LAYERS_MAX, what, err);
+	return code < 0 ? code : check_layers(manifest, what, err);
 }
 
 int sm_oci_manifest_parse(const void *text, size_t len, const char *media_type, const char *what,

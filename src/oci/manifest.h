@@ -50,13 +50,9 @@ void sm_oci_manifest_done(struct sm_oci_manifest *manifest); /* safe on a zeroed
 /* Is it a manifest or index type that sm_oci_manifest_parse takes? */
 bool sm_oci_manifest_type_known(const char *media_type);
 
-enum sm_oci_compression {
-	SM_OCI_COMPRESSION_NONE,
-	SM_OCI_COMPRESSION_GZIP,
-	SM_OCI_COMPRESSION_ZSTD,
-	SM_OCI_COMPRESSION_UNKNOWN, /* a media type that is no layer's */
-};
-enum sm_oci_compression sm_oci_manifest_layer_compression(const char *media_type);
+/* Is it a media type of a file system layer, however packed, or one that says nothing ("application/octet-stream")?
+ * Docker's and OCI's, the foreign and non-distributable ones too. */
+bool sm_oci_manifest_is_layer(const char *media_type);
 
 #define SM_OCI_MANIFEST_CLEANUP __attribute__((cleanup(sm_oci_manifest_done)))
 

@@ -13,6 +13,8 @@
 /* Inode number 0 would read as "deleted" to programs that look at d_ino, so the root is not at the very start. */
 #define FIRST_INODE_OFFSET 64
 
+static const uint8_t placed_name[16] = "in its place";
+
 struct writer {
 	struct sm_tree *tree;
 	struct sm_out *image;
@@ -254,7 +256,7 @@ static uint32_t inode_union(const struct sm_tree_node *node, uint32_t block)
 		return block;
 	case S_IFCHR:
 	case S_IFBLK: /* the kernel's new_encode_dev */
-		return (node->minor & 0xff) | node->major << 8 | (node->minor & ~0xffu) << 12;
+		return (node->device.minor & 0xff) | node->device.major << 8 | (node->device.minor & ~0xffu) << 12;
 	default:
 		return 0;
 	}
@@ -320,7 +322,7 @@ static uint32_t crc32c(const uint8_t *data, size_t len)
 	return crc;
 }
 
-static int write_super_block(struct writer *writer, const uint8_t uuid[16], struct sm_error *err)
+static int write_super_block(struct writer *writer, const struct sm_erofs_label *label, struct sm_error *err)
 {
 	uint8_t block[EROFS_BLOCK_BYTES] = { 0 };
 	struct erofs_super_block super = {
@@ -333,7 +335,9 @@ static int write_super_block(struct writer *writer, const uint8_t uuid[16], stru
 		.blocks = htole32((uint32_t)(writer->image->offset >> EROFS_BLOCK_BITS)),
 		.meta_blkaddr = htole32((uint32_t)(writer->meta_start >> EROFS_BLOCK_BITS)),
 	};
-	memcpy(super.uuid, uuid, sizeof super.uuid);
+	memcpy(super.uuid, label->uuid, sizeof super.uuid);
+	if (label->placed)
+		memcpy(super.volume_name, placed_name, sizeof super.volume_name);
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof super);
 	super.checksum = htole32(crc32c(block + EROFS_SUPER_OFFSET, sizeof block - EROFS_SUPER_OFFSET));
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof super);
@@ -341,7 +345,7 @@ static int write_super_block(struct writer *writer, const uint8_t uuid[16], stru
 	return code < 0 ? sm_error_sys(err, code, "write '%s'", writer->image->what) : 0;
 }
 
-int sm_erofs_write(struct sm_tree *tree, struct sm_out *image, int spool_fd, const uint8_t uuid[16],
+int sm_erofs_write(struct sm_tree *tree, struct sm_out *image, int spool_fd, const struct sm_erofs_label *label,
                    struct sm_error *err)
 {
 	struct writer writer = { .tree = tree, .image = image, .spool_fd = spool_fd };
@@ -356,7 +360,7 @@ int sm_erofs_write(struct sm_tree *tree, struct sm_out *image, int spool_fd, con
 	/* Also gives the file its length where it ends in a hole. */
 	if (code == 0 && ftruncate(image->fd, (off_t)image->offset) < 0)
 		code = sm_error_sys(err, errno, "write '%s'", image->what);
-	return code < 0 ? code : write_super_block(&writer, uuid, err);
+	return code < 0 ? code : write_super_block(&writer, label, err);
 }
 
 /* The mark is always the root's last attribute. */
@@ -379,7 +383,7 @@ static int check_root(int fd, const struct erofs_super_block *super, bool *ret_o
 	return 0;
 }
 
-int sm_erofs_check(int fd, const uint8_t uuid[16], bool *ret_root_opaque)
+int sm_erofs_check(int fd, struct sm_erofs_label *label)
 {
 	uint8_t block[EROFS_BLOCK_BYTES];
 	struct erofs_super_block super;
@@ -390,9 +394,10 @@ int sm_erofs_check(int fd, const uint8_t uuid[16], bool *ret_root_opaque)
 	uint32_t checksum = le32toh(super.checksum);
 	super.checksum = 0;
 	memcpy(block + EROFS_SUPER_OFFSET, &super, sizeof super);
-	if (le32toh(super.magic) != EROFS_MAGIC || memcmp(super.uuid, uuid, sizeof super.uuid) ||
+	if (le32toh(super.magic) != EROFS_MAGIC || memcmp(super.uuid, label->uuid, sizeof super.uuid) ||
 	    (uint64_t)status.st_size != (uint64_t)le32toh(super.blocks) << EROFS_BLOCK_BITS ||
 	    checksum != crc32c(block + EROFS_SUPER_OFFSET, sizeof block - EROFS_SUPER_OFFSET))
 		return -EBADMSG;
-	return check_root(fd, &super, ret_root_opaque);
+	label->placed = !memcmp(super.volume_name, placed_name, sizeof placed_name);
+	return check_root(fd, &super, &label->root_opaque);
 }

@@ -5,6 +5,7 @@
 #include "rootfs/erofs_data.h"
 #include "rootfs/erofs_write.h"
 #include "rootfs/layer_tar.h"
+#include "rootfs/lower.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,7 @@
 #define MAX_MEMORY_BYTES (1ull << 30)
 #define MAX_ENTRIES      (2u << 20)
 #define DIGEST_PREFIX    "sha256:"
+#define REVISION         2 /* of what a layer's image says: images of another one are made anew */
 
 /* What one bake holds; all of it is let go in one place. */
 struct bake {
@@ -28,6 +30,7 @@ struct bake {
 	int spool_fd; /* unlinked: the tails of small files, until the inodes are written */
 	struct sm_out spool;
 	struct sm_erofs_data data;
+	struct sm_lower lower;
 };
 
 static int digest_hex(const char *diff_id, const char **ret_hex, struct sm_error *err)
@@ -48,42 +51,57 @@ int sm_rootfs_layer_path(const char *store, const char *diff_id, char out[PATH_M
 	return code < 0 ? code : sm_path_format(out, err, "%s/erofs/sha256-%s.erofs", store, hex);
 }
 
-/* The first half of the digest, marked as a version 8 UUID (RFC 9562). */
+/* The first half of the digest and our revision, marked as a version 8 UUID (RFC 9562). */
 static void digest_uuid(const char *hex, uint8_t uuid[16])
 {
 	for (int i = 0; i < 16; i++) {
 		char byte[3] = { hex[2 * i], hex[2 * i + 1], 0 };
 		uuid[i] = (uint8_t)strtoul(byte, NULL, 16);
 	}
+	uuid[15] ^= REVISION;
 	uuid[6] = (uuid[6] & 0x0f) | 0x80;
 	uuid[8] = (uuid[8] & 0x3f) | 0x80;
 }
 
 int sm_rootfs_layer_check(int fd, const char *diff_id)
 {
-	uint8_t uuid[16];
-	bool root_opaque;
+	struct sm_erofs_label label = { 0 };
 	const char *hex;
 	int code = digest_hex(diff_id, &hex, NULL);
 	if (code < 0)
 		return code;
-	digest_uuid(hex, uuid);
-	return sm_erofs_check(fd, uuid, &root_opaque);
+	digest_uuid(hex, label.uuid);
+	return sm_erofs_check(fd, &label);
 }
 
-static bool try_reuse(const char *hex, const char *out_path, struct sm_rootfs_layer_stats *stats)
+/* A sound image of that digest at out_path; `placed`: one that is right in its place alone will do. */
+static bool try_reuse(const char *hex, const char *out_path, bool placed, struct sm_rootfs_layer_stats *stats)
 {
-	uint8_t uuid[16];
+	struct sm_erofs_label label = { 0 };
 	struct stat status;
 	SM_FD_CLEANUP int fd = open(out_path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	digest_uuid(hex, uuid);
-	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) ||
-	    sm_erofs_check(fd, uuid, &stats->root_opaque) < 0)
+	digest_uuid(hex, label.uuid);
+	if (fd < 0 || fstat(fd, &status) < 0 || !S_ISREG(status.st_mode) || sm_erofs_check(fd, &label) < 0 ||
+	    (label.placed && !placed))
 		return false;
 	stats->reused = true;
+	stats->root_opaque = label.root_opaque;
 	stats->image_bytes = (uint64_t)status.st_size;
-	memcpy(stats->digest, hex, SM_SHA256_HEX + 1);
 	return true;
+}
+
+static bool find_image(const char *hex, const char *out_path, const struct sm_rootfs_below *below,
+                       struct sm_rootfs_layer_stats *stats, struct sm_error *err)
+{
+	const char *chain;
+	if (!hex)
+		return false;
+	memcpy(stats->digest, hex, SM_SHA256_HEX + 1);
+	if (try_reuse(hex, out_path, !below, stats))
+		return true;
+	stats->chained =
+	    below && digest_hex(below->chain_id, &chain, err) == 0 && try_reuse(chain, below->out_path, true, stats);
+	return stats->chained;
 }
 
 /* A nameless file beside the image; where the file system cannot, a named one whose name goes at once. */
@@ -126,7 +144,8 @@ static int bake_open(struct bake *bake, int tar_fd, const char *out_path, struct
 	if (code < 0)
 		return code;
 	sm_erofs_data_init(&bake->data, &bake->image, &bake->spool);
-	return sm_layer_source_open(&bake->source, tar_fd, options->max_bytes, options->cancel, err);
+	const atomic_bool *const cancel[] = { options->cancel, options->stop };
+	return sm_layer_source_open(&bake->source, tar_fd, options->max_bytes, cancel, err);
 }
 
 static void bake_close(struct bake *bake)
@@ -136,25 +155,51 @@ static void bake_close(struct bake *bake)
 	sm_out_done(&bake->spool);
 	sm_out_done(&bake->image);
 	sm_tree_free(bake->tree);
+	sm_lower_done(&bake->lower);
 	sm_fd_close(&bake->spool_fd);
 	sm_path_new_discard(&bake->file);
 }
 
-static int bake_layer(struct bake *bake, const char *hex, struct sm_rootfs_layer_stats *stats, struct sm_error *err)
+/* What the image is called, inside and out. */
+static int set_label(struct bake *bake, const struct sm_rootfs_below *below, struct sm_rootfs_layer_stats *stats,
+                     struct sm_erofs_label *label, struct sm_error *err)
 {
-	uint8_t uuid[16];
+	const char *hex = stats->digest;
+	label->placed = bake->tree->asked_lower;
+	stats->chained = below && label->placed;
+	if (stats->chained) {
+		int code = digest_hex(below->chain_id, &hex, err);
+		if (code == 0)
+			code = sm_path_format(bake->file.path, err, "%s", below->out_path);
+		if (code < 0)
+			return code;
+	}
+	digest_uuid(hex, label->uuid);
+	return 0;
+}
+
+static int bake_layer(struct bake *bake, const char *hex, const struct sm_rootfs_below *below,
+                      struct sm_rootfs_layer_stats *stats, struct sm_error *err)
+{
+	struct sm_erofs_label label = { 0 };
+	if (below) {
+		sm_lower_init(&bake->lower, below->open, below->arg);
+		bake->tree->lower = &bake->lower;
+	}
 	int code = sm_layer_tar_read(&bake->source, bake->tree, &bake->data, bake->options.max_entries, stats, err);
 	if (code < 0)
 		return code;
 	sm_sha256_final(bake->source.hash, stats->digest);
 	if (hex && strcmp(hex, stats->digest))
 		return sm_error_set(err, EBADMSG, "the unpacked content has the digest sha256:%s", stats->digest);
-	digest_uuid(stats->digest, uuid);
+	code = set_label(bake, below, stats, &label, err);
+	if (code < 0)
+		return code;
 	code = sm_tree_finish(bake->tree, err);
 	if (code == 0)
 		code = sm_out_flush(&bake->spool, err);
 	if (code == 0)
-		code = sm_erofs_write(bake->tree, &bake->image, bake->spool_fd, uuid, err);
+		code = sm_erofs_write(bake->tree, &bake->image, bake->spool_fd, &label, err);
 	if (code == 0)
 		code = sm_path_new_commit(&bake->file, err);
 	stats->tar_bytes = bake->source.bytes;
@@ -178,15 +223,16 @@ static void set_defaults(struct sm_rootfs_options *options)
 		options->max_entries = MAX_ENTRIES;
 }
 
-int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, const struct sm_rootfs_options *options,
-                         struct sm_rootfs_layer_stats *ret_stats, struct sm_error *err)
+int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, const struct sm_rootfs_below *below,
+                         const struct sm_rootfs_options *options, struct sm_rootfs_layer_stats *ret_stats,
+                         struct sm_error *err)
 {
 	struct sm_rootfs_layer_stats stats = { 0 };
 	const char *hex = NULL;
 	int code = diff_id ? digest_hex(diff_id, &hex, err) : 0;
 	if (code < 0)
 		return code;
-	if (!hex || !try_reuse(hex, out_path, &stats)) {
+	if (!find_image(hex, out_path, below, &stats, err)) {
 		struct bake *bake = calloc(1, sizeof *bake);
 		if (!bake)
 			return sm_error_sys(err, ENOMEM, "bake layer");
@@ -195,7 +241,7 @@ int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, 
 		set_defaults(&bake->options);
 		code = bake_open(bake, tar_fd, out_path, err);
 		if (code == 0)
-			code = bake_layer(bake, hex, &stats, err);
+			code = bake_layer(bake, hex, below, &stats, err);
 		bake_close(bake);
 		free(bake);
 	}

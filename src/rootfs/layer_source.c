@@ -9,8 +9,9 @@
 static ssize_t read_some(struct sm_layer_source *source)
 {
 	for (;;) {
-		if (source->cancel && atomic_load_explicit(source->cancel, memory_order_relaxed))
-			return sm_error_sys(&source->err, ECANCELED, "read layer");
+		for (size_t i = 0; i < 2; i++)
+			if (source->cancel[i] && atomic_load_explicit(source->cancel[i], memory_order_relaxed))
+				return sm_error_sys(&source->err, ECANCELED, "read layer");
 		ssize_t got = read(source->fd, source->buffer, sizeof source->buffer);
 		if (got >= 0)
 			return got;
@@ -62,11 +63,33 @@ static int unpack_open(struct sm_layer_source *source, int filter)
 	return 0;
 }
 
-int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
+/* What a layer is packed with is read off its first bytes; its media type may lie. */
+static int find_filter(const uint8_t *head, size_t len)
+{
+	static const struct {
+		uint8_t magic[6];
+		uint8_t len;
+		int filter;
+	} known[] = {
+		{ { 0x1f, 0x8b }, 2, ARCHIVE_FILTER_GZIP },
+		{ { 0x28, 0xb5, 0x2f, 0xfd }, 4, ARCHIVE_FILTER_ZSTD },
+		{ { 'B', 'Z', 'h' }, 3, ARCHIVE_FILTER_BZIP2 },
+		{ { 0xfd, '7', 'z', 'X', 'Z', 0 }, 6, ARCHIVE_FILTER_XZ },
+	};
+	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+		if (len >= known[i].len && !memcmp(head, known[i].magic, known[i].len))
+			return known[i].filter;
+	/* zstd's skippable frames may come first: 0x184d2a50 to 0x184d2a5f (RFC 8878, 3.1.2) */
+	if (len >= 4 && (head[0] & 0xf0) == 0x50 && !memcmp(head + 1, "\x2a\x4d\x18", 3))
+		return ARCHIVE_FILTER_ZSTD;
+	return ARCHIVE_FILTER_NONE;
+}
+
+int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *const cancel[2],
                          struct sm_error *err)
 {
 	source->fd = fd;
-	source->cancel = cancel;
+	memcpy(source->cancel, cancel, sizeof source->cancel);
 	source->unpack = NULL;
 	source->ended = false;
 	source->bytes = source->head = 0;
@@ -79,10 +102,9 @@ int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, c
 	int code = got < 0 ? (int)got : 0;
 	if (got > 0)
 		source->head = (size_t)got;
-	if (got >= 2 && !memcmp(source->buffer, "\x1f\x8b", 2))
-		code = unpack_open(source, ARCHIVE_FILTER_GZIP);
-	else if (got >= 4 && !memcmp(source->buffer, "\x28\xb5\x2f\xfd", 4))
-		code = unpack_open(source, ARCHIVE_FILTER_ZSTD);
+	int filter = find_filter(source->buffer, source->head);
+	if (code == 0 && filter != ARCHIVE_FILTER_NONE)
+		code = unpack_open(source, filter);
 	if (code < 0) {
 		*err = source->err;
 		sm_layer_source_close(source);

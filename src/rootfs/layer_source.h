@@ -1,4 +1,4 @@
-/* A layer's bytes as the tar reader sees them: decompressed (gzip, zstd, or plain), hashed, and counted. */
+/* A layer's bytes as the tar reader sees them: decompressed (gzip, zstd, bzip2, xz, or plain), hashed, and counted. */
 #ifndef SM_ROOTFS_LAYER_SOURCE_H
 #define SM_ROOTFS_LAYER_SOURCE_H
 
@@ -14,7 +14,7 @@ struct archive;
 
 struct sm_layer_source {
 	int fd; /* borrowed */
-	const atomic_bool *cancel;
+	const atomic_bool *cancel[2];
 	struct archive *unpack; /* NULL: plain */
 	bool ended;             /* nothing is left in unpack */
 	struct sm_sha256 *hash;
@@ -25,8 +25,9 @@ struct sm_layer_source {
 	uint8_t buffer[64 << 10];
 };
 
-/* Read from fd's current position, at most `max` decompressed bytes; *cancel (may be NULL) ends it early. */
-int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *cancel,
+/* Read from fd's current position, at most `max` decompressed bytes; any of the flags (each may be NULL) ends it
+ * early. */
+int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *const cancel[2],
                          struct sm_error *err);
 void sm_layer_source_close(struct sm_layer_source *source);
 

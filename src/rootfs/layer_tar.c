@@ -1,5 +1,6 @@
 #include "rootfs/layer_tar.h"
 
+#include "rootfs/lower.h"
 #include "rootfs/xattr.h"
 
 #include <archive.h>
@@ -8,22 +9,37 @@
 #include <locale.h>
 #include <string.h>
 
+/* Bytes of tar that one step of the library may take.  A pax header has at most 1 MiB each; only maps of sparse files
+ * grow without bound, and the library keeps more memory for one than the map has bytes. */
+#define STEP_BYTES_MAX (8u << 20)
+
 struct walk {
 	struct sm_layer_source *source;
 	struct sm_tree *tree;
 	struct sm_erofs_data *data;
 	struct sm_rootfs_layer_stats *stats;
 	struct archive *tar;
+	uint64_t step_end;             /* the source's count of bytes that the step under way may not pass */
 	char shown[SM_TREE_SHOWN_MAX]; /* the entry under way, or the last one */
 };
 
 static la_ssize_t tar_read(struct archive *tar, void *arg, const void **ret_data)
 {
-	struct sm_layer_source *source = arg;
+	struct walk *walk = arg;
+	struct sm_layer_source *source = walk->source;
 	ssize_t got = sm_layer_source_read(source, ret_data);
+	if (got > 0 && source->bytes > walk->step_end)
+		got = sm_error_set(&source->err, E2BIG, "the headers of one entry have more than %u bytes",
+		                   STEP_BYTES_MAX);
 	if (got < 0)
 		archive_set_error(tar, source->err.code, "%s", source->err.message);
 	return got;
+}
+
+/* Before each call that reads headers. */
+static void step(struct walk *walk)
+{
+	walk->step_end = walk->source->bytes + STEP_BYTES_MAX;
 }
 
 /* The source's own failure says more than what the tar reader made of it. */
@@ -77,6 +93,22 @@ static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *
 	return 0;
 }
 
+/* The library gives the sign of a pax header's "-7.25" to the seconds alone: -7 and 250,000,000 ns, where what is meant
+ * is -8 and 750,000,000. */
+static int take_time(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+{
+	int64_t seconds = archive_entry_mtime(entry);
+	long nanoseconds = archive_entry_mtime_nsec(entry);
+	int code = check_range(nanoseconds, 999999999, "nanoseconds", err);
+	if (seconds < 0 && seconds > INT64_MIN && nanoseconds > 0) {
+		seconds--;
+		nanoseconds = 1000000000 - nanoseconds;
+	}
+	attributes->mtime = seconds;
+	attributes->mtime_nsec = (uint32_t)nanoseconds;
+	return code;
+}
+
 static int take_attributes(struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
                            struct sm_error *err)
 {
@@ -90,9 +122,7 @@ static int take_attributes(struct walk *walk, struct archive_entry *entry, struc
 	if (code == 0)
 		code = check_range(gid, UINT32_MAX - 1, "group", err);
 	if (code == 0 && archive_entry_mtime_is_set(entry)) {
-		attributes->mtime = archive_entry_mtime(entry);
-		attributes->mtime_nsec = (uint32_t)archive_entry_mtime_nsec(entry);
-		code = check_range(archive_entry_mtime_nsec(entry), 999999999, "nanoseconds", err);
+		code = take_time(entry, attributes, err);
 	}
 	if (code == 0 && S_ISREG(attributes->mode)) {
 		code = check_range(archive_entry_size(entry), INT64_MAX, "size", err);
@@ -115,6 +145,7 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 		const void *bytes;
 		size_t len;
 		la_int64_t offset;
+		step(walk);
 		int status = archive_read_data_block(walk->tar, &bytes, &len, &offset);
 		if (status == ARCHIVE_EOF)
 			break;
@@ -131,8 +162,14 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 static int take_link(struct walk *walk, const char *path, const char *raw_target, struct sm_error *err)
 {
 	char target[SM_TREE_PATH_MAX];
+	struct sm_tree_node *copy;
+	struct sm_lower_file file;
 	int code = sm_tree_path_clean(raw_target, "hard link target", target, err);
-	return code < 0 ? code : sm_tree_link(walk->tree, path, target, err);
+	if (code == 0)
+		code = sm_tree_link(walk->tree, path, target, &copy, &file, err);
+	if (code > 0 && S_ISREG(copy->mode))
+		code = sm_lower_copy(walk->tree->lower, &file, walk->data, &walk->tree->arena, &copy->data, err);
+	return code < 0 ? code : 0;
 }
 
 static int take_entry(struct walk *walk, struct archive_entry *entry, struct sm_error *err)
@@ -181,19 +218,25 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 {
 	for (;;) {
 		struct archive_entry *entry;
+		step(walk);
 		int status = archive_read_next_header(walk->tar, &entry);
 		if (status == ARCHIVE_EOF)
-			return 0;
+			return sm_tree_settle(walk->tree, err);
 		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar))) {
 			int code = tar_failed(walk, err);
-			return walk->shown[0] && code != -ECANCELED
-			           ? sm_error_context(err, "after entry '%s'", walk->shown)
-			           : code;
+			if (code == -ECANCELED)
+				return code;
+			return walk->shown[0] ? sm_error_context(err, "after entry '%s'", walk->shown)
+			                      : sm_error_context(err, "first entry");
 		}
 		if (++walk->stats->tar_entries > max_entries)
 			return sm_error_set(err, E2BIG, "the layer has more than %llu entries",
 			                    (unsigned long long)max_entries);
 		int code = take_entry(walk, entry, err);
+		/* What nobody wanted of the content is no header. */
+		walk->step_end = UINT64_MAX;
+		if (code == 0 && archive_read_data_skip(walk->tar) != ARCHIVE_OK)
+			code = tar_failed(walk, err);
 		if (code < 0)
 			return code == -ECANCELED ? code : sm_error_context(err, "entry '%s'", walk->shown);
 	}
@@ -220,12 +263,13 @@ int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, stru
 		return sm_error_sys(err, errno, "locale C");
 	locale_t before = uselocale(locale);
 	int code = 0;
+	step(&walk);
 	walk.tar = archive_read_new();
 	if (!walk.tar)
 		code = sm_error_sys(err, ENOMEM, "read tar");
 	else if (archive_read_support_format_tar(walk.tar) != ARCHIVE_OK ||
 	         archive_read_support_format_empty(walk.tar) != ARCHIVE_OK ||
-	         archive_read_open(walk.tar, source, NULL, tar_read, NULL) != ARCHIVE_OK)
+	         archive_read_open(walk.tar, &walk, NULL, tar_read, NULL) != ARCHIVE_OK)
 		code = tar_failed(&walk, err);
 	if (code == 0)
 		code = walk_entries(&walk, max_entries, err);

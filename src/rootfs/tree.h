@@ -17,6 +17,9 @@
 #include <sys/stat.h>
 
 struct sm_tree_name;
+struct sm_tree_pending;
+struct sm_lower;
+struct sm_lower_file;
 
 /* Consecutive chunks of a file that are consecutive in the image. */
 struct sm_tree_run {
@@ -27,13 +30,13 @@ struct sm_tree_run {
 
 /* Where a regular file's content was put while it arrived. */
 struct sm_tree_data {
+	const struct sm_tree_run *runs;
+	uint64_t tail_offset; /* in the spool */
+	uint32_t tail_bytes;  /* 0, or the content's last bytes, to be put beside the inode */
+	uint32_t block;       /* first block of a file without holes */
+	uint32_t nruns;
 	bool chunked;       /* has holes: runs of chunks; otherwise blocks from `block` on, then the tail */
 	uint8_t chunk_bits; /* chunk size: 4096 << chunk_bits */
-	uint32_t block;     /* first block of a file without holes */
-	uint32_t nruns;
-	const struct sm_tree_run *runs;
-	uint32_t tail_bytes;  /* 0, or the content's last bytes, to be put beside the inode */
-	uint64_t tail_offset; /* in the spool */
 };
 
 struct sm_tree_attributes {
@@ -49,21 +52,24 @@ struct sm_tree_attributes {
 };
 
 struct sm_tree_node {
-	uint32_t mode;
+	uint32_t mode; /* 0: a hard link that is ahead of its target; gone when finished */
 	uint32_t uid, gid;
 	uint32_t nlink; /* known when finished */
 	int64_t mtime;
 	uint32_t mtime_nsec;
-	uint32_t major, minor;
 	uint32_t xattr_bytes;
 	const void *xattrs;
 	uint64_t size; /* regular: content; symlink: target; directory: set by the writer */
 	bool opaque;   /* a directory that hides what lower layers have in its place */
 	bool listed;   /* in the order of the finished tree */
 	union {
-		struct sm_tree_data data; /* regular */
-		const char *target;       /* symlink */
-		struct {                  /* directory */
+		struct sm_tree_data data;     /* regular */
+		const char *target;           /* symlink */
+		struct sm_tree_node *settled; /* of no kind: what it stood for */
+		struct {
+			uint32_t major, minor;
+		} device;
+		struct { /* directory */
 			struct sm_tree_node *parent;
 			struct sm_tree_name *children; /* newest first */
 			struct sm_tree_name **entries; /* when finished: by byte order, with "." and ".." */
@@ -93,6 +99,10 @@ struct sm_tree {
 	uint32_t nnames;
 	uint32_t max_names;
 	uint64_t hash_key[2];
+	struct sm_lower *lower;          /* borrowed; NULL: nothing is below */
+	bool asked_lower;                /* what is below matters, or would */
+	struct sm_tree_node *copies;     /* lower layers' files that are hard-linked here; in no directory */
+	struct sm_tree_pending *pending; /* hard links that are ahead of their targets */
 	/* when finished */
 	struct sm_tree_node *first; /* the root; then each directory's files together, directory by directory */
 	uint64_t nnodes;
@@ -105,13 +115,19 @@ int sm_tree_new(size_t max_bytes, uint32_t max_names, struct sm_tree **ret_tree,
 void sm_tree_free(struct sm_tree *tree); /* NULL is fine */
 
 /* All paths are cleaned ones (tree_path.h).  A path through a symlink or another non-directory of this layer is
- * refused (-EBADMSG); missing parents appear as root's, mode 0755, time 0. */
+ * refused (-EBADMSG).  Missing parents are what lower layers have there, directories or symlinks to them (-ELOOP);
+ * where these have nothing, or something else, they are root's, mode 0755, time 0. */
 
 /* Add an entry; a later one replaces an earlier one, a directory over a directory keeps the content. */
 int sm_tree_add(struct sm_tree *tree, const char *path, const struct sm_tree_attributes *attributes,
                 struct sm_tree_node **ret_node, struct sm_error *err);
-/* Give the file at `target` another name.  The target must be in this layer and no directory. */
-int sm_tree_link(struct sm_tree *tree, const char *path, const char *target, struct sm_error *err);
+/* Give the file at `target` another name: this layer's, or else a copy of what lower layers have there, or else what
+ * this layer is yet to have there.  No directory.  1 when *ret_copy is a new copy of *ret_file: if it is a regular
+ * file its content is the caller's to fill in. */
+int sm_tree_link(struct sm_tree *tree, const char *path, const char *target, struct sm_tree_node **ret_copy,
+                 struct sm_lower_file *ret_file, struct sm_error *err);
+/* After the last entry: the links whose targets were yet to come.  Errors name the entry. */
+int sm_tree_settle(struct sm_tree *tree, struct sm_error *err);
 /* Hide what lower layers have at `path` (which may be, or come to be, in this layer too). */
 int sm_tree_hide(struct sm_tree *tree, const char *path, struct sm_error *err);
 /* Make sure that there is a directory at `path`, as for a missing parent. */

@@ -1,16 +1,8 @@
 /* The finished tree: whiteouts made real, links counted, directories sorted, files put in order. */
-#include "rootfs/tree.h"
+#include "rootfs/tree_inside.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int no_memory(struct sm_error *err)
-{
-	if (errno == E2BIG)
-		return sm_error_set(err, E2BIG, "the layer's file names and attributes need too much memory");
-	return sm_error_sys(err, ENOMEM, "layer tree");
-}
 
 /* By unsigned bytes: the order that the format's binary search expects. */
 static int compare_names(const void *left, const void *right)
@@ -46,7 +38,7 @@ static int sort_directory(struct sm_tree *tree, struct sm_tree_node *directory, 
 			(*whiteout)->mode = S_IFCHR;
 	}
 	if (!entries || !*whiteout)
-		return no_memory(err);
+		return sm_tree_no_memory(err);
 	count = 0;
 	entries[count++] = tree->dot;
 	entries[count++] = tree->dot_dot;
@@ -55,6 +47,8 @@ static int sort_directory(struct sm_tree *tree, struct sm_tree_node *directory, 
 			name->node = *whiteout;
 			tree->nwhiteouts++;
 		}
+		if (name->node && !name->node->mode)
+			name->node = name->node->settled;
 		if (name->node)
 			entries[count++] = name;
 	}

@@ -46,6 +46,29 @@ int sm_tree_path_clean(const char *raw, const char *what, char out[SM_TREE_PATH_
 	return 0;
 }
 
+int sm_tree_path_follow(char at[SM_TREE_PATH_MAX], const char *target, struct sm_error *err)
+{
+	size_t used = target[0] == '/' ? 0 : strlen(at);
+	while (*target) {
+		size_t len = strcspn(target, "/");
+		if (is_name(target, len, "..")) {
+			while (used && at[--used] != '/')
+				continue;
+		} else if (len && !is_name(target, len, ".")) {
+			if (len > SM_TREE_NAME_MAX || used + len + 2 > SM_TREE_PATH_MAX)
+				return sm_error_set(err, ENAMETOOLONG, "a symlink leads to too long a path");
+			if (used)
+				at[used++] = '/';
+			memcpy(at + used, target, len);
+			used += len;
+		}
+		target += len;
+		target += strspn(target, "/");
+	}
+	at[used] = 0;
+	return 0;
+}
+
 const char *sm_tree_path_split(const char *path, char parent[SM_TREE_PATH_MAX])
 {
 	const char *slash = strrchr(path, '/');

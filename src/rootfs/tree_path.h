@@ -18,6 +18,10 @@ int sm_tree_path_clean(const char *raw, const char *what, char out[SM_TREE_PATH_
  * borrowed from path. */
 const char *sm_tree_path_split(const char *path, char parent[SM_TREE_PATH_MAX]);
 
+/* Go on from the cleaned path `at` by a symlink's target or a further path: an absolute one begins at the root, and
+ * `..` goes up, but not above the root.  -ENAMETOOLONG as above. */
+int sm_tree_path_follow(char at[SM_TREE_PATH_MAX], const char *target, struct sm_error *err);
+
 /* What the OCI image specification ("Representing Changes: Whiteouts") makes of a cleaned path. */
 enum sm_tree_whiteout {
 	SM_TREE_PLAIN,   /* no whiteout */
