@@ -11,7 +11,7 @@ local methods = core.methods "supermachine.image"
 
 local pull_options = {
 	store = "string", platform = "string", policy = "string", insecure = "boolean", ca_file = "string",
-	blob_max_bytes = "integer", timeout_ms = "integer",
+	username = "string", password = "string", config = "string", blob_max_bytes = "integer", timeout_ms = "integer",
 }
 
 --- Fetch an image into the store and check every byte of it.  reference: "nginx:1.27", "http://host:port/name:tag",

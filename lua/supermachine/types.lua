@@ -38,7 +38,10 @@ local image_module = {}
 ---@field platform? string   "linux/arm64"; default the host's
 ---@field policy? "always"|"missing"|"never"
 ---@field insecure? boolean  plain HTTP to hosts other than loopback
----@field ca_file? string    PEM file of certificate authorities
+---@field ca_file? string    PEM file of the certificate authorities to trust, and no others; default the system's and certs.d
+---@field username? string   with password, for the registry; default what podman and docker logins left (containers-auth.json(5))
+---@field password? string
+---@field config? string     file of mirrors and the like; default $XDG_CONFIG_HOME/supermachine/config.json
 ---@field blob_max_bytes? integer
 ---@field timeout_ms? integer
 

@@ -3,6 +3,7 @@
 
 #include "lua/json.h"
 #include "lua/support.h"
+#include "oci/credentials.h"
 #include "oci/pull.h"
 
 #include <errno.h>
@@ -156,7 +157,7 @@ static int image_layers(lua_State *L)
 /* Owned by the operation. */
 struct pull {
 	struct sm_oci_pull_options options;
-	char *reference, *store, *platform, *ca_file;
+	char *reference, *store, *platform, *ca_file, *username, *password, *config;
 	struct sm_oci_image *image;
 	struct sm_oci_pull_stats stats;
 };
@@ -169,6 +170,9 @@ static void pull_free(void *arg)
 	free(pull->store);
 	free(pull->platform);
 	free(pull->ca_file);
+	free(pull->username);
+	sm_oci_credentials_wipe(&pull->password);
+	free(pull->config);
 	free(pull);
 }
 
@@ -225,13 +229,14 @@ static bool copy(const char *text, char **ret, const char **ret_borrowed)
 	return *ret || !text;
 }
 
-/* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, blob_max_bytes= }) -> operation, whose
- * finish gives the image and a table of counts: fetched_bytes, fetched_layers, reused_bytes, reused_layers.
- * The fields are those of struct sm_oci_pull_options. */
+/* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, username=, password=, config=,
+ * blob_max_bytes= }) -> operation, whose finish gives the image and a table of counts: fetched_bytes, fetched_layers,
+ * reused_bytes, reused_layers. The fields are those of struct sm_oci_pull_options. */
 static int image_pull_begin(lua_State *L)
 {
 	static const char *const known[] = {
-		"store", "platform", "policy", "insecure", "ca_file", "blob_max_bytes", NULL,
+		"store",    "platform", "policy", "insecure",       "ca_file",
+		"username", "password", "config", "blob_max_bytes", NULL,
 	};
 	size_t len;
 	const char *reference = luaL_checklstring(L, 1, &len);
@@ -240,6 +245,11 @@ static int image_pull_begin(lua_State *L)
 	const char *store = sm_lua_option_string(L, 2, "store", NULL);
 	const char *platform = sm_lua_option_string(L, 2, "platform", NULL);
 	const char *ca_file = sm_lua_option_string(L, 2, "ca_file", NULL);
+	const char *username = sm_lua_option_string(L, 2, "username", NULL);
+	const char *password = sm_lua_option_string(L, 2, "password", NULL);
+	const char *config = sm_lua_option_string(L, 2, "config", NULL);
+	luaL_argcheck(L, !username == !password, 2, "options 'username' and 'password' come together");
+	luaL_argcheck(L, !username || !strchr(username, ':'), 2, "option 'username' must have no colon");
 	lua_Integer blob_max_bytes = sm_lua_option_integer(L, 2, "blob_max_bytes", (lua_Integer)SM_OCI_BLOB_MAX_BYTES);
 	luaL_argcheck(L, blob_max_bytes > 0, 2, "option 'blob_max_bytes' must be positive");
 	bool insecure = sm_lua_option_boolean(L, 2, "insecure", false);
@@ -253,7 +263,9 @@ static int image_pull_begin(lua_State *L)
 	options->insecure = insecure;
 	options->blob_max_bytes = (uint64_t)blob_max_bytes;
 	if (!copy(reference, &pull->reference, &options->reference) || !copy(store, &pull->store, &options->store) ||
-	    !copy(platform, &pull->platform, &options->platform) || !copy(ca_file, &pull->ca_file, &options->ca_file)) {
+	    !copy(platform, &pull->platform, &options->platform) || !copy(ca_file, &pull->ca_file, &options->ca_file) ||
+	    !copy(username, &pull->username, &options->username) ||
+	    !copy(password, &pull->password, &options->password) || !copy(config, &pull->config, &options->config)) {
 		pull_free(pull);
 		return sm_lua_fail(L, ENOMEM, NULL);
 	}

@@ -55,6 +55,9 @@ static int open_source(struct pull *pull, struct sm_error *err)
 	struct sm_oci_source_options options = {
 		.insecure = pull->options->insecure,
 		.ca_file = pull->options->ca_file,
+		.username = pull->options->username,
+		.password = pull->options->password,
+		.config = pull->options->config,
 		.cancel = pull->options->cancel,
 	};
 	if (pull->reference.kind == SM_OCI_REFERENCE_LAYOUT)

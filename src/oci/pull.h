@@ -20,8 +20,11 @@ struct sm_oci_pull_options {
 	const char *store;     /* folder; NULL: the user's */
 	const char *platform;  /* see oci/platform.h; NULL: linux on the host's architecture */
 	enum sm_oci_pull_policy policy;
-	bool insecure;             /* http:// to other machines too; certificates are checked regardless */
-	const char *ca_file;       /* PEM; NULL: the system's */
+	bool insecure;        /* http:// to other machines too; certificates are checked regardless */
+	const char *ca_file;  /* PEM; NULL: the system's and those of oci/certs.h */
+	const char *username; /* both or neither; NULL: see oci/credentials.h */
+	const char *password;
+	const char *config;        /* see oci/registries.h; NULL: the user's */
 	uint64_t blob_max_bytes;   /* cap of one layer; 0: SM_OCI_BLOB_MAX_BYTES */
 	const atomic_bool *cancel; /* NULL: never; seen within about a second */
 };

@@ -30,8 +30,11 @@ struct sm_oci_source_ops {
 };
 
 struct sm_oci_source_options {
-	bool insecure;             /* http:// to other machines too */
-	const char *ca_file;       /* PEM certificates to trust instead of the system's; NULL: the system's */
+	bool insecure;        /* http:// to other machines too */
+	const char *ca_file;  /* PEM certificates to trust and no others; NULL: the system's and certs.h */
+	const char *username; /* both or neither: to the reference's host, instead of oci/credentials.h */
+	const char *password;
+	const char *config;        /* see oci/registries.h; NULL: the user's */
 	const atomic_bool *cancel; /* NULL: never */
 };
 
