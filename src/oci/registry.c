@@ -17,6 +17,7 @@ struct registry {
 	bool plain; /* tokens may be fetched over http as well */
 	bool insecure;
 	char *token; /* anonymous, for this repository; NULL: not asked for yet */
+	unsigned token_count;
 };
 
 static const char *const manifest_types[] = {
@@ -112,6 +113,7 @@ static int parse_token(struct registry *registry, const struct sm_buf *reply, st
 		return sm_error_set(err, EBADMSG, "token reply: the token is empty, too long or not printable");
 	free(registry->token);
 	registry->token = strdup(token);
+	registry->token_count++;
 	return registry->token ? 0 : sm_error_sys(err, ENOMEM, "token");
 }
 
@@ -126,6 +128,7 @@ static int fetch_token(struct registry *registry, const char *challenge, struct 
 	struct sm_oci_http_request request = {
 		.url = sm_buf_str(&url),
 		.sink = sm_oci_source_collect,
+		.restart = sm_oci_source_collect_again,
 		.arg = &reply,
 	};
 	if (!request.url)
@@ -184,17 +187,25 @@ static int status_error(struct registry *registry, struct sm_oci_http_response *
 	                    i < count ? ", " : "", response->status, words);
 }
 
+static void format_url(const struct registry *registry, const char *kind, const char *name, char *out, size_t size)
+{
+	const struct sm_oci_reference *reference = &registry->reference;
+	/* Docker's registry does not live where its references point. */
+	const char *host = strcmp(reference->host, "docker.io") ? reference->host : "registry-1.docker.io";
+	snprintf(out, size, "%s://%s/v2/%s/%s/%s", reference->plain_http ? "http" : "https", host,
+	         reference->repository, kind, name);
+}
+
 /* `kind` is "manifests" or "blobs". */
 static int registry_get(struct registry *registry, const char *kind, const char *name, const char *const *accept,
                         sm_oci_sink sink, void *arg, char *ret_media_type, struct sm_error *err)
 {
 	const struct sm_oci_reference *reference = &registry->reference;
-	/* Docker's registry does not live where its references point. */
-	const char *host = strcmp(reference->host, "docker.io") ? reference->host : "registry-1.docker.io";
 	char url[1024];
-	snprintf(url, sizeof url, "%s://%s/v2/%s/%s/%s", reference->plain_http ? "http" : "https", host,
-	         reference->repository, kind, name);
+	format_url(registry, kind, name, url, sizeof url);
 	struct sm_oci_http_request request = { .url = url, .accept = accept, .sink = sink, .arg = arg };
+	if (sink == sm_oci_source_collect)
+		request.restart = sm_oci_source_collect_again;
 	struct sm_oci_http_response response = { 0 };
 	int code = 0;
 	/* A token may be missing at first, or run out during a long pull: once each request. */
@@ -235,6 +246,105 @@ static int registry_blob(struct sm_oci_source *source, const char *digest, sm_oc
 	return registry_get(registry_of(source), "blobs", digest, any_type, sink, arg, NULL, err);
 }
 
+/* A blob beside others. */
+struct blob {
+	struct sm_oci_http_transfer *http;
+	unsigned token_count; /* which token it was sent with */
+	bool again;
+};
+
+static int send_blob(struct registry *registry, struct sm_oci_transfer *transfer, struct sm_error *err)
+{
+	struct blob *blob = transfer->state;
+	char url[1024];
+	format_url(registry, "blobs", transfer->digest, url, sizeof url);
+	struct sm_oci_http_request request = {
+		.url = url,
+		.accept = any_type,
+		.bearer = registry->token,
+		.offset = transfer->offset,
+		.size = transfer->size,
+		.sink = transfer->sink,
+		.restart = transfer->restart,
+		.arg = transfer->arg,
+		.owner = transfer,
+	};
+	blob->token_count = registry->token_count;
+	return sm_oci_http_start(registry->http, &request, &blob->http, err);
+}
+
+static int registry_start(struct sm_oci_source *source, struct sm_oci_transfer *transfer, struct sm_error *err)
+{
+	transfer->state = calloc(1, sizeof(struct blob));
+	if (!transfer->state)
+		return sm_error_sys(err, ENOMEM, "blob %s", transfer->digest);
+	int code = send_blob(registry_of(source), transfer, err);
+	if (code < 0) {
+		free(transfer->state);
+		transfer->state = NULL;
+	}
+	return code;
+}
+
+/* The token ran out during a long pull: true when the blob is on its way again.  One of several at once gets a new
+ * token, and the others find it. */
+static bool send_again(struct registry *registry, struct sm_oci_transfer *transfer, const char *challenge)
+{
+	struct blob *blob = transfer->state;
+	if (blob->again || !challenge[0])
+		return false;
+	blob->again = true;
+	transfer->code = 0;
+	if (blob->token_count == registry->token_count)
+		transfer->code = fetch_token(registry, challenge, &transfer->err);
+	if (transfer->code == 0)
+		transfer->code = send_blob(registry, transfer, &transfer->err);
+	return transfer->code == 0;
+}
+
+static int registry_step(struct sm_oci_source *source, int wake_fd, int timeout_ms, struct sm_oci_transfer **ret_ended,
+                         struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	void *owner;
+	*ret_ended = NULL;
+	int code = sm_oci_http_run(registry->http, wake_fd, timeout_ms, &owner, err);
+	if (code < 0 || !owner)
+		return code;
+	struct sm_oci_transfer *transfer = owner;
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	transfer->code = sm_oci_http_finish(blob->http, &response, &transfer->err);
+	blob->http = NULL;
+	bool sent = !transfer->code && response.status == 401 && send_again(registry, transfer, response.challenge);
+	if (!sent && !transfer->code && response.status != 200 && response.status != 206)
+		transfer->code = status_error(registry, &response, transfer->digest, &transfer->err);
+	/* No byte of the range is there: the partial blob is not what the registry has. */
+	if (response.status == 416)
+		transfer->code = -ERANGE;
+	transfer->transient = response.transient;
+	transfer->retry_after_s = response.retry_after_s;
+	sm_oci_http_response_done(&response);
+	if (sent)
+		return 0;
+	free(blob);
+	transfer->state = NULL;
+	*ret_ended = transfer;
+	return 0;
+}
+
+static void registry_stop(struct sm_oci_source *source, struct sm_oci_transfer *transfer)
+{
+	(void)source;
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	if (blob)
+		sm_oci_http_finish(blob->http, &response, NULL);
+	sm_oci_http_response_done(&response);
+	free(blob);
+	transfer->state = NULL;
+}
+
 static void registry_free(struct sm_oci_source *source)
 {
 	struct registry *registry = registry_of(source);
@@ -247,6 +357,9 @@ static const struct sm_oci_source_ops registry_ops = {
 	.manifest = registry_manifest,
 	.blob = registry_blob,
 	.free = registry_free,
+	.start = registry_start,
+	.step = registry_step,
+	.stop = registry_stop,
 };
 
 int sm_oci_registry_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
