@@ -117,6 +117,7 @@ static int keep_token(struct sm_oci_auth *auth, const char *scope, const char *t
 	auth->tokens[i] = token;
 	auth->count += i == auth->count;
 	auth->current = i + 1;
+	auth->turn++;
 	return 0;
 }
 
@@ -186,6 +187,7 @@ static int fetch_token(struct sm_oci_auth *auth, struct sm_oci_http *http, const
 		.form = form.len ? sm_buf_str(&form) : NULL,
 		.certs = auth->certs,
 		.sink = sm_oci_source_collect,
+		.restart = sm_oci_source_collect_again,
 		.arg = &reply,
 	};
 	int code = sm_buf_failed(&url) || sm_buf_failed(&form) || !request.url
@@ -202,10 +204,12 @@ static int fetch_token(struct sm_oci_auth *auth, struct sm_oci_http *http, const
 	return code;
 }
 
-int sm_oci_auth_answer(struct sm_oci_auth *auth, struct sm_oci_http *http, const struct sm_oci_http_response *response,
-                       struct sm_error *err)
+int sm_oci_auth_answer(struct sm_oci_auth *auth, unsigned turn, struct sm_oci_http *http,
+                       const struct sm_oci_http_response *response, struct sm_error *err)
 {
 	struct sm_oci_challenge challenge;
+	if (turn != auth->turn)
+		return 1;
 	int code = sm_oci_challenge_parse(response->challenge, &challenge, err);
 	if (code < 0)
 		return code;
@@ -221,6 +225,7 @@ int sm_oci_auth_answer(struct sm_oci_auth *auth, struct sm_oci_http *http, const
 			return 0;
 		auth->basic = true;
 		auth->current = 0;
+		auth->turn++;
 		return 1;
 	}
 	if (!*challenge.scope)
@@ -229,6 +234,7 @@ int sm_oci_auth_answer(struct sm_oci_auth *auth, struct sm_oci_http *http, const
 	for (size_t i = 0; i < auth->count; i++)
 		if (i + 1 != auth->current && !strcmp(auth->tokens[i].scope, challenge.scope)) {
 			auth->current = i + 1;
+			auth->turn++;
 			return 1;
 		}
 	code = fetch_token(auth, http, &challenge, err);

@@ -25,13 +25,15 @@ struct sm_oci_auth {
 		char *scope, *text;
 	} tokens[SM_OCI_AUTH_TOKENS];
 	size_t count, current; /* current: one after the token to send; 0: none */
+	unsigned turn;         /* how often what is said has changed */
 };
 
 /* Say in the request who we are, as far as the registry wants to know; borrowed until the next answer. */
 void sm_oci_auth_fill(const struct sm_oci_auth *auth, struct sm_oci_http_request *request);
-/* After a 401 to a request that was filled.  1: fill again and repeat; 0: there is nothing more to say. */
-int sm_oci_auth_answer(struct sm_oci_auth *auth, struct sm_oci_http *http, const struct sm_oci_http_response *response,
-                       struct sm_error *err);
+/* After a 401 to a request that was filled when auth->turn was `turn`: one of several at once gets a new token, and the
+ * others find it.  1: fill again and repeat; 0: there is nothing more to say. */
+int sm_oci_auth_answer(struct sm_oci_auth *auth, unsigned turn, struct sm_oci_http *http,
+                       const struct sm_oci_http_response *response, struct sm_error *err);
 void sm_oci_auth_done(struct sm_oci_auth *auth);
 
 #endif

@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ANSWERS_MAX 2 /* to the challenges of one request: a token may have run out, or the scope be another */
-
 int sm_oci_endpoint_init(struct sm_oci_endpoint *endpoint, const struct sm_oci_reference *reference,
                          const struct sm_oci_mirror *mirror, const struct sm_oci_source_options *options,
                          struct sm_error *err)
@@ -97,38 +95,35 @@ static int status_error(const struct sm_oci_endpoint *endpoint, struct sm_oci_ht
 	                    endpoint->repository, name, *login ? login : meaning, response->status, words);
 }
 
-int sm_oci_endpoint_get(struct sm_oci_endpoint *endpoint, struct sm_oci_http *http, const char *kind, const char *name,
-                        const char *const *accept, sm_oci_sink sink, void *arg, char *ret_media_type,
-                        struct sm_error *err)
+void sm_oci_endpoint_prepare(struct sm_oci_endpoint *endpoint, struct sm_oci_endpoint_request *request)
 {
-	char url[1400];
-	snprintf(url, sizeof url, "%s/%s/%s", endpoint->url, kind, name);
-	struct sm_oci_http_request request = {
-		.url = url,
-		.plain = endpoint->plain,
-		.insecure = endpoint->insecure,
-		.accept = accept,
-		.certs = &endpoint->certs,
-		.sink = sink,
-		.arg = arg,
-	};
-	struct sm_oci_http_response response = { 0 };
-	int code;
-	for (int answers = 0;; answers++) {
-		sm_oci_auth_fill(&endpoint->auth, &request);
-		code = sm_oci_http_get(http, &request, &response, err);
-		if (code < 0 || response.status != 401 || answers == ANSWERS_MAX)
-			break;
-		if ((code = sm_oci_auth_answer(&endpoint->auth, http, &response, err)) < 0)
+	snprintf(request->url, sizeof request->url, "%s/%s/%s", endpoint->url, request->kind, request->name);
+	request->http.url = request->url;
+	request->http.plain = endpoint->plain;
+	request->http.insecure = endpoint->insecure;
+	request->http.certs = &endpoint->certs;
+	request->turn = endpoint->auth.turn;
+	sm_oci_auth_fill(&endpoint->auth, &request->http);
+}
+
+int sm_oci_endpoint_judge(struct sm_oci_endpoint *endpoint, struct sm_oci_http *http,
+                          struct sm_oci_endpoint_request *request, int code, struct sm_oci_http_response *response,
+                          struct sm_error *err)
+{
+	/* No answer at all, and not for want of patience: nobody is there. */
+	endpoint->dead |= code < 0 && !response->status && !response->begun && code != -ECANCELED;
+	if (code < 0)
+		return code;
+	if (response->status == 401 && request->answers++ < SM_OCI_ENDPOINT_ANSWERS) {
+		code = sm_oci_auth_answer(&endpoint->auth, request->turn, http, response, err);
+		if (code < 0)
 			sm_error_context(err, "registry %s: %s", endpoint->host, endpoint->repository);
-		if (code <= 0)
-			break;
+		if (code)
+			return code;
 	}
-	endpoint->dead = code < 0 && !response.status;
-	if (!code && response.status != 200)
-		code = status_error(endpoint, &response, name, err);
-	if (!code && ret_media_type)
-		snprintf(ret_media_type, SM_OCI_MEDIA_TYPE_SIZE, "%s", response.media_type);
-	sm_oci_http_response_done(&response);
-	return code;
+	if (response->status == 200 || response->status == 206)
+		return 0;
+	code = status_error(endpoint, response, request->name, err);
+	/* No byte of the range is there: what we have is not what they have. */
+	return response->status == 416 ? -ERANGE : code;
 }

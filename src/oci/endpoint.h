@@ -22,9 +22,24 @@ int sm_oci_endpoint_init(struct sm_oci_endpoint *endpoint, const struct sm_oci_r
                          struct sm_error *err);
 void sm_oci_endpoint_done(struct sm_oci_endpoint *endpoint);
 
-/* kind: "manifests" or "blobs".  ret_media_type may be NULL.  When the sink fails, *err is left alone. */
-int sm_oci_endpoint_get(struct sm_oci_endpoint *endpoint, struct sm_oci_http *http, const char *kind, const char *name,
-                        const char *const *accept, sm_oci_sink sink, void *arg, char *ret_media_type,
-                        struct sm_error *err);
+#define SM_OCI_ENDPOINT_ANSWERS \
+	2 /* to the challenges of one request: a token may have run out, or be of another scope */
+
+/* What is asked for: "manifests" or "blobs", and a tag or digest.  In `request` sink, restart, arg and whatever else
+ * is not of the endpoint are set by the caller. */
+struct sm_oci_endpoint_request {
+	const char *kind, *name;
+	struct sm_oci_http_request http;
+	char url[1400]; /* the rest is the endpoint's */
+	unsigned turn, answers;
+};
+
+/* Complete request->http; to be sent at once. */
+void sm_oci_endpoint_prepare(struct sm_oci_endpoint *endpoint, struct sm_oci_endpoint_request *request);
+/* What came of it, `code` being sm_oci_http_finish's: 0, 1 when it is to be prepared and sent again, or an error.  A
+ * sink's failure leaves *err alone. */
+int sm_oci_endpoint_judge(struct sm_oci_endpoint *endpoint, struct sm_oci_http *http,
+                          struct sm_oci_endpoint_request *request, int code, struct sm_oci_http_response *response,
+                          struct sm_error *err);
 
 #endif

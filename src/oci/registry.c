@@ -25,68 +25,89 @@ static struct registry *registry_of(struct sm_oci_source *source)
 	return (struct registry *)source;
 }
 
-/* A sink that knows whether a byte has gone through it. */
-struct tap {
-	sm_oci_sink sink;
-	void *arg;
-	bool wet;
-	int code;
-};
-
-static int tap_sink(void *arg, const void *data, size_t len)
-{
-	struct tap *tap = arg;
-	tap->wet = true;
-	int code = tap->sink(tap->arg, data, len);
-	if (code < 0)
-		tap->code = code;
-	return code;
-}
-
 /* A mirror's bytes that are not what was asked for are as good as none. */
-static int check_manifest(const char *digest, const struct sm_buf *text, struct sm_error *err)
+static int check_digest(const char *digest, const struct sm_buf *text, struct sm_error *err)
 {
 	char found[SM_OCI_DIGEST_SIZE];
 	int code = sm_oci_digest_of(text->data, text->len, found);
 	if (code < 0)
-		return sm_error_sys(err, code, "manifest %s", digest);
+		return sm_error_sys(err, code, "%s", digest);
 	if (strcmp(found, digest))
-		return sm_error_set(err, EBADMSG, "manifest %s: its bytes have digest %s", digest, found);
+		return sm_error_set(err, EBADMSG, "%s: its bytes have digest %s", digest, found);
 	return 0;
 }
 
-/* One endpoint after the other until one has it.  What it said first goes into a manifest's buffer, which is emptied
- * before the next; a blob's bytes are with the sink already, so there is no next after the first of them. */
-static int registry_get(struct registry *registry, const char *kind, const char *name, const char *digest,
-                        const char *const *accept, sm_oci_sink sink, void *arg, struct sm_buf *manifest,
-                        char *ret_media_type, struct sm_error *err)
+/* The first endpoint from this one on that may be asked; the registry itself always may. */
+static size_t alive(const struct registry *registry, size_t i)
 {
-	char mirrors[512] = "";
-	for (size_t i = 0;; i++) {
-		struct sm_oci_endpoint *endpoint = &registry->endpoints[i];
-		bool last = i + 1 == registry->count;
-		if (endpoint->dead && !last)
-			continue;
-		struct tap tap = { .sink = sink, .arg = arg };
+	while (i + 1 < registry->count && registry->endpoints[i].dead)
+		i++;
+	return i;
+}
+
+static bool is_last(const struct registry *registry, size_t i)
+{
+	return i + 1 == registry->count;
+}
+
+/* What mirrors have said, for the error of the registry itself. */
+static void note(char *notes, size_t size, const struct sm_oci_endpoint *endpoint, const struct sm_error *why)
+{
+	size_t len = strlen(notes);
+	snprintf(notes + len, size - len, "; mirror %.100s: %.160s", endpoint->host,
+	         why->code ? why->message : "more than is taken");
+}
+
+/* From one endpoint. */
+static int get_from(struct registry *registry, size_t i, const struct sm_oci_endpoint_request *wanted,
+                    struct sm_oci_http_response *response, struct sm_error *err)
+{
+	struct sm_oci_endpoint *endpoint = &registry->endpoints[i];
+	struct sm_oci_endpoint_request request = *wanted;
+	request.http.once = !is_last(registry, i);
+	int code;
+	do {
+		sm_oci_endpoint_prepare(endpoint, &request);
+		code = sm_oci_http_get(registry->http, &request.http, response, err);
+		code = sm_oci_endpoint_judge(endpoint, registry->http, &request, code, response, err);
+	} while (code > 0);
+	return code;
+}
+
+/* From one after the other until one has it.  What goes into a buffer can be taken out of it again. */
+static int get(struct registry *registry, const char *kind, const char *name, const char *digest,
+               const char *const *accept, sm_oci_sink sink, void *arg, char *ret_media_type, struct sm_error *err)
+{
+	struct sm_buf *whole = sink == sm_oci_source_collect ? arg : NULL;
+	struct sm_oci_endpoint_request wanted = {
+		.kind = kind,
+		.name = name,
+		.http = {
+			.accept = accept,
+			.sink = sink,
+			.restart = whole ? sm_oci_source_collect_again : NULL,
+			.arg = arg,
+		},
+	};
+	struct sm_oci_http_response response = { 0 };
+	char notes[512] = "";
+	for (size_t i = alive(registry, 0);; i = alive(registry, i + 1)) {
 		struct sm_error own = { 0 };
-		int code = sm_oci_endpoint_get(endpoint, registry->http, kind, name, accept, tap_sink, &tap,
-		                               ret_media_type, &own);
-		if (!code && manifest && digest && !last)
-			code = check_manifest(digest, manifest, &own);
+		bool last = is_last(registry, i);
+		int code = get_from(registry, i, &wanted, &response, &own);
+		if (!code && ret_media_type)
+			snprintf(ret_media_type, SM_OCI_MEDIA_TYPE_SIZE, "%s", response.media_type);
+		bool begun = response.begun;
+		sm_oci_http_response_done(&response);
+		if (!code && digest && whole && !last)
+			code = check_digest(digest, whole, &own);
 		if (!code)
 			return 0;
-		/* The sink has told its own failure. */
-		if (tap.code < 0 && !(manifest && !last))
-			return tap.code;
-		if (last || code == -ECANCELED || (tap.wet && !manifest)) {
-			sm_error_set(err, code, "%s%s", own.message, mirrors);
-			return code;
-		}
-		if (manifest)
-			sm_buf_clear(manifest);
-		size_t len = strlen(mirrors);
-		snprintf(mirrors + len, sizeof mirrors - len, "; mirror %.100s: %.160s", endpoint->host,
-		         own.code ? own.message : "too long");
+		if (last || code == -ECANCELED || (begun && !whole))
+			return own.code ? sm_error_set(err, own.code, "%s%s", own.message, notes) : code;
+		note(notes, sizeof notes, &registry->endpoints[i], &own);
+		if (whole)
+			sm_buf_clear(whole);
 	}
 }
 
@@ -96,8 +117,8 @@ static int registry_manifest(struct sm_oci_source *source, const char *digest, s
 	struct registry *registry = registry_of(source);
 	struct sm_error own = { 0 };
 	const char *name = digest ? digest : registry->reference.tag;
-	int code = registry_get(registry, "manifests", name, digest, manifest_types, sm_oci_source_collect, ret, ret,
-	                        ret_media_type, &own);
+	int code =
+	    get(registry, "manifests", name, digest, manifest_types, sm_oci_source_collect, ret, ret_media_type, &own);
 	if (code < 0 && !own.code)
 		return sm_error_set(err, code, "manifest %s: larger than %zu bytes", name, ret->max);
 	return code < 0 ? sm_error_set(err, own.code, "%s", own.message) : 0;
@@ -106,7 +127,112 @@ static int registry_manifest(struct sm_oci_source *source, const char *digest, s
 static int registry_blob(struct sm_oci_source *source, const char *digest, sm_oci_sink sink, void *arg,
                          struct sm_error *err)
 {
-	return registry_get(registry_of(source), "blobs", digest, digest, any_type, sink, arg, NULL, NULL, err);
+	return get(registry_of(source), "blobs", digest, digest, any_type, sink, arg, NULL, err);
+}
+
+/* ---- blobs beside others ------------------------------------------------------------------------------------- */
+
+struct blob {
+	struct sm_oci_http_transfer *http;
+	struct sm_oci_endpoint_request request;
+	size_t endpoint;
+	char notes[512];
+};
+
+static int send_blob(struct registry *registry, struct blob *blob, struct sm_error *err)
+{
+	sm_oci_endpoint_prepare(&registry->endpoints[blob->endpoint], &blob->request);
+	return sm_oci_http_start(registry->http, &blob->request.http, &blob->http, err);
+}
+
+static int registry_start(struct sm_oci_source *source, struct sm_oci_transfer *transfer, struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	struct blob *blob = calloc(1, sizeof *blob);
+	if (!blob)
+		return sm_error_sys(err, ENOMEM, "blob %s", transfer->digest);
+	blob->endpoint = alive(registry, 0);
+	blob->request = (struct sm_oci_endpoint_request){
+		.kind = "blobs",
+		.name = transfer->digest,
+		.http = {
+			.accept = any_type,
+			.offset = transfer->offset,
+			.size = transfer->size,
+			.sink = transfer->sink,
+			.restart = transfer->restart,
+			.arg = transfer->arg,
+			.owner = transfer,
+		},
+	};
+	int code = send_blob(registry, blob, err);
+	if (code < 0)
+		free(blob);
+	else
+		transfer->state = blob;
+	return code;
+}
+
+/* The transfer has ended, or is on its way again: with another token, or from somebody else, as long as no byte of it
+ * has come; after that whoever asks for the rest does so from the first of all again. */
+static bool is_over(struct registry *registry, struct sm_oci_transfer *transfer)
+{
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	struct sm_error own = { 0 };
+	struct sm_oci_endpoint *endpoint = &registry->endpoints[blob->endpoint];
+	int code = sm_oci_http_finish(blob->http, &response, &own);
+	blob->http = NULL;
+	code = sm_oci_endpoint_judge(endpoint, registry->http, &blob->request, code, &response, &own);
+	transfer->transient = response.transient;
+	transfer->retry_after_s = response.retry_after_s;
+	bool elsewhere = code < 0 && code != -ECANCELED && !response.begun && !is_last(registry, blob->endpoint);
+	sm_oci_http_response_done(&response);
+	if (elsewhere) {
+		note(blob->notes, sizeof blob->notes, endpoint, &own);
+		blob->endpoint = alive(registry, blob->endpoint + 1);
+		blob->request.answers = 0;
+	}
+	if (code > 0 || elsewhere) {
+		own.code = 0;
+		code = send_blob(registry, blob, &own);
+		if (code == 0)
+			return false;
+	}
+	transfer->code = code;
+	if (own.code)
+		sm_error_set(&transfer->err, own.code, "%s%s", own.message, blob->notes);
+	return true;
+}
+
+static int registry_step(struct sm_oci_source *source, int wake_fd, int timeout_ms, struct sm_oci_transfer **ret_ended,
+                         struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	void *owner;
+	*ret_ended = NULL;
+	int code = sm_oci_http_run(registry->http, wake_fd, timeout_ms, &owner, err);
+	if (code < 0 || !owner)
+		return code;
+	struct sm_oci_transfer *transfer = owner;
+	if (is_over(registry, transfer)) {
+		free(transfer->state);
+		transfer->state = NULL;
+		*ret_ended = transfer;
+	}
+	return 0;
+}
+
+static void registry_stop(struct sm_oci_source *source, struct sm_oci_transfer *transfer)
+{
+	(void)source;
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	if (blob)
+		sm_oci_http_finish(blob->http, &response, NULL);
+	sm_oci_http_response_done(&response);
+	free(blob);
+	transfer->state = NULL;
 }
 
 static void registry_free(struct sm_oci_source *source)
@@ -124,6 +250,9 @@ static const struct sm_oci_source_ops registry_ops = {
 	.manifest = registry_manifest,
 	.blob = registry_blob,
 	.free = registry_free,
+	.start = registry_start,
+	.step = registry_step,
+	.stop = registry_stop,
 };
 
 static int check_rules(const struct sm_oci_reference *reference, const struct sm_oci_registry_rules *rules,
