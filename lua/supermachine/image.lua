@@ -11,16 +11,23 @@ local methods = core.methods "supermachine.image"
 
 local pull_options = {
 	store = "string", platform = "string", policy = "string", insecure = "boolean", ca_file = "string",
-	blob_max_bytes = "integer", timeout_ms = "integer",
+	username = "string", password = "string", config = "string", blob_max_bytes = "integer", parallel = "integer",
+	retries = "integer", stall_ms = "integer", timeout_ms = "integer", on_progress = "function",
 }
 
 --- Fetch an image into the store and check every byte of it.  reference: "nginx:1.27", "http://host:port/name:tag",
 -- "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME[:TAG]]", "dir:PATH".  Returns the image and
--- what was fetched: { fetched_bytes, fetched_layers, reused_bytes, reused_layers }.
+-- what was fetched: { fetched_bytes, fetched_layers, reused_bytes, reused_layers, resumed_bytes, retries }.
+-- on_progress(event) hears of each layer: { index, digest, state, done, total }, state being "waiting" (another process
+-- fetches it), "fetching", "retrying", or, at its end, "done", "reused" or "failed"; ten times a second at most, and of
+-- each layer the latest.
 function image.pull(reference, given)
 	local checked = options.check(pull_options, given)
-	local timeout_ms = checked.timeout_ms
-	checked.timeout_ms = nil
+	local timeout_ms, on_progress = checked.timeout_ms, checked.on_progress
+	checked.timeout_ms, checked.on_progress = nil, nil
+	if on_progress then
+		return scheduler.follow(on_progress, timeout_ms, core.image_pull_begin(reference, checked))
+	end
 	return scheduler.finish(core.image_pull_begin(reference, checked), timeout_ms)
 end
 

@@ -194,4 +194,26 @@ function scheduler.finish(operation, timeout_ms, code)
 	return nil, message, why
 end
 
+--- The same for one that tells of its progress: on_progress is called with each event, here, so in a task it may wait.
+-- An error in it ends the operation.
+function scheduler.follow(on_progress, timeout_ms, operation, message, code)
+	if not operation then return nil, message, code end
+	local held <close> = operation
+	local deadline = deadline_of(timeout_ms)
+	local entries = { { held:fd(), "r" }, { held:progress_fd(), "r" } }
+	repeat
+		local done = held:done()
+		for _, event in ipairs(held:progress()) do on_progress(event) end
+		if not done then
+			local fine, late, why = scheduler.wait(entries, deadline and math.max(deadline - core.now_ms(), 0))
+			if not fine then
+				held:cancel()
+				scheduler.await(held:fd(), "r")
+				return nil, late, why
+			end
+		end
+	until done
+	return held:finish()
+end
+
 return scheduler

@@ -39,9 +39,23 @@ local image_module = {}
 ---@field platform? string   "linux/arm64"; default the host's
 ---@field policy? "always"|"missing"|"never"
 ---@field insecure? boolean  plain HTTP to hosts other than loopback
----@field ca_file? string    PEM file of certificate authorities
----@field blob_max_bytes? integer
----@field timeout_ms? integer
+---@field ca_file? string    PEM file of the certificate authorities to trust, and no others; default the system's and certs.d
+---@field username? string   with password, for the registry; default what podman and docker logins left (containers-auth.json(5))
+---@field password? string
+---@field config? string     file of mirrors and the like; default $XDG_CONFIG_HOME/supermachine/config.json
+---@field blob_max_bytes? integer   a layer's most
+---@field parallel? integer  layers at once; default 4
+---@field retries? integer   of what broke off or is overloaded, in a row without progress; default 5
+---@field stall_ms? integer  a transfer of less than 1 KiB/s for so long is given up and tried again; default 60000
+---@field timeout_ms? integer  of the whole
+---@field on_progress? fun(event: supermachine.pull_event)
+
+---@class supermachine.pull_event
+---@field index integer  of the layer, from 1
+---@field digest string
+---@field state "waiting"|"fetching"|"retrying"|"done"|"reused"|"failed"
+---@field done integer   bytes
+---@field total integer
 
 --- Fetch an image; every byte is checked.  "nginx:1.27", "https://host/name@sha256:..", "oci:DIR[:TAG]",
 --- "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME[:TAG]]", "dir:PATH"; ":@0" is the first image in a layout or archive.

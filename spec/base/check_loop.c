@@ -22,6 +22,16 @@ static int run_until_cancelled(struct sm_op *op, void *arg, struct sm_error *err
 	return sm_error_set(err, ECANCELED, "stopped");
 }
 
+static int wait_for_cancel(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	int fd = sm_op_cancel_fd(op);
+	CHECK(fd >= 0 && fd == sm_op_cancel_fd(op));
+	CHECK(sm_fd_wait(fd, POLLIN, 0) == 0);
+	sm_fd_event_raise(*(int *)arg);
+	CHECK(sm_fd_wait(fd, POLLIN, -1) & POLLIN && sm_op_cancelled(op));
+	return sm_error_set(err, ECANCELED, "stopped");
+}
+
 static int run_at_once(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	(void)err;
@@ -65,6 +75,11 @@ static void check_op(void)
 	sm_op_free(op);
 	CHECK(args_freed == 2);
 	sm_op_free(NULL);
+
+	sm_fd_event_take(event);
+	CHECK(!sm_op_begin(wait_for_cancel, &event, NULL, &op, &err));
+	CHECK(sm_fd_wait(event, POLLIN, -1) & POLLIN);
+	sm_op_free(op);
 
 	CHECK(!sm_op_begin(run_silent_failure, NULL, NULL, &op, &err));
 	CHECK(sm_op_finish(op, &err) == -ENODEV && err.code == ENODEV && err.message[0]);

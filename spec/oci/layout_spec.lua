@@ -67,7 +67,8 @@ describe("pulling an OCI layout", function()
 			assert.equal("oci:" .. images.path .. ":t", image:reference())
 			assert.equal("linux/amd64", image:platform())
 			assert.equal(store, image:store())
-			assert.same({ fetched_layers = 2, reused_layers = 1, fetched_bytes = 6, reused_bytes = 3 }, stats)
+			assert.same({ fetched_layers = 2, reused_layers = 1, fetched_bytes = 6, reused_bytes = 3, resumed_bytes = 0,
+				retries = 0 }, stats)
 
 			local layers = image:layers()
 			assert.equal(3, #layers)

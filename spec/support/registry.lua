@@ -31,7 +31,8 @@ local function serve(folder, command, pattern)
 	return port, stop
 end
 
--- options: tls = { certificate =, key = }.  Blobs lie below registry.storage.
+-- options: tls = { certificate =, key = }, auth = the value of that name in config.yml (YAML).
+-- Blobs lie below registry.storage.
 function registry.start(options)
 	options = options or {}
 	local self = setmetatable({ folder = scratch.folder() }, registry)
@@ -46,7 +47,7 @@ storage:
 http:
   addr: '127.0.0.1:0'
   secret: spec
-%s]]):format(self.storage, tls or ""))
+%s%s]]):format(self.storage, tls or "", options.auth and "auth: " .. options.auth .. "\n" or ""))
 	self.port, self.stop_server = serve(self.folder,
 		"OTEL_TRACES_EXPORTER=none docker-registry serve " .. scratch.quote(self.folder .. "/config.yml"),
 		'listening on 127%.0%.0%.1:(%d+)')
@@ -54,10 +55,11 @@ http:
 	return self
 end
 
--- A registry with made-up answers: support/fake_registry.py says which.
-function registry.start_fake()
+-- A registry with made-up answers: support/fake_registry.py, or `script` there, says which.
+function registry.start_fake(script, arguments)
 	local self = setmetatable({ folder = scratch.folder() }, registry)
-	self.port, self.stop_server = serve(self.folder, "exec python3 -u spec/support/fake_registry.py",
+	self.port, self.stop_server = serve(self.folder,
+		("exec python3 -Bu spec/support/%s %s"):format(script or "fake_registry.py", arguments or ""),
 		"listening on (%d+)")
 	self.host = "127.0.0.1:" .. self.port
 	return self

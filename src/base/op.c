@@ -11,6 +11,7 @@ struct sm_op {
 	int done_fd;
 	bool joined;
 	atomic_bool cancelled;
+	atomic_int cancel_fd; /* -1: nobody has asked for it */
 	sm_op_run run;
 	void *arg;
 	void (*free_arg)(void *arg);
@@ -36,6 +37,7 @@ int sm_op_begin(sm_op_run run, void *arg, void (*free_arg)(void *arg), struct sm
 	op->arg = arg;
 	op->free_arg = free_arg;
 	atomic_init(&op->cancelled, false);
+	atomic_init(&op->cancel_fd, -1);
 	op->done_fd = sm_fd_event();
 	if (op->done_fd < 0) {
 		int code = sm_error_sys(err, op->done_fd, "start operation: eventfd");
@@ -76,6 +78,24 @@ int sm_op_finish(struct sm_op *op, struct sm_error *err)
 void sm_op_cancel(struct sm_op *op)
 {
 	atomic_store(&op->cancelled, true);
+	int fd = atomic_load(&op->cancel_fd);
+	if (fd >= 0)
+		sm_fd_event_raise(fd);
+}
+
+/* Either the cancel sees the descriptor, or this sees the flag. */
+int sm_op_cancel_fd(struct sm_op *op)
+{
+	int fd = atomic_load(&op->cancel_fd);
+	if (fd >= 0)
+		return fd;
+	fd = sm_fd_event();
+	if (fd < 0)
+		return fd;
+	atomic_store(&op->cancel_fd, fd);
+	if (sm_op_cancelled(op))
+		sm_fd_event_raise(fd);
+	return fd;
 }
 
 bool sm_op_cancelled(const struct sm_op *op)
@@ -102,5 +122,7 @@ void sm_op_free(struct sm_op *op)
 	if (op->free_arg)
 		op->free_arg(op->arg);
 	sm_fd_close(&op->done_fd);
+	int cancel_fd = atomic_load(&op->cancel_fd);
+	sm_fd_close(&cancel_fd);
 	free(op);
 }

@@ -25,6 +25,9 @@ void sm_op_cancel(struct sm_op *op);
 bool sm_op_cancelled(const struct sm_op *op);
 /* For libraries that take a flag to look at (curl's progress callback and the like). */
 const atomic_bool *sm_op_cancel_flag(const struct sm_op *op);
+/* A descriptor that is readable once the work is to end early: for the thread of the operation, which waits for it
+ * beside its own.  Borrowed; -errno when there is none to be had. */
+int sm_op_cancel_fd(struct sm_op *op);
 void *sm_op_arg(const struct sm_op *op);
 /* Cancels, waits, frees.  NULL is fine. */
 void sm_op_free(struct sm_op *op);

@@ -16,26 +16,32 @@
 #define REMOVE_DEPTH_MAX 256 /* each level holds one descriptor */
 #define NAME_TRIES       100
 
-static int xdg_home(char out[PATH_MAX], const char *variable, const char *below_home, struct sm_error *err)
+static int xdg_home(char out[PATH_MAX], const char *variable, const char *below_home, const char *program,
+                    struct sm_error *err)
 {
 	const char *base = getenv(variable);
 	/* The specification: a relative path is invalid and to be ignored. */
 	if (base && base[0] == '/')
-		return sm_path_format(out, err, "%s/supermachine", base);
+		return sm_path_format(out, err, "%s/%s", base, program);
 	const char *home = getenv("HOME");
 	if (!home || home[0] != '/')
 		return sm_error_set(err, ENOENT, "neither $%s nor $HOME is set to an absolute path", variable);
-	return sm_path_format(out, err, "%s/%s/supermachine", home, below_home);
+	return sm_path_format(out, err, "%s/%s/%s", home, below_home, program);
 }
 
 int sm_path_data_home(char out[PATH_MAX], struct sm_error *err)
 {
-	return xdg_home(out, "XDG_DATA_HOME", ".local/share", err);
+	return xdg_home(out, "XDG_DATA_HOME", ".local/share", "supermachine", err);
 }
 
 int sm_path_cache_home(char out[PATH_MAX], struct sm_error *err)
 {
-	return xdg_home(out, "XDG_CACHE_HOME", ".cache", err);
+	return xdg_home(out, "XDG_CACHE_HOME", ".cache", "supermachine", err);
+}
+
+int sm_path_config_home(const char *program, char out[PATH_MAX], struct sm_error *err)
+{
+	return xdg_home(out, "XDG_CONFIG_HOME", ".config", program, err);
 }
 
 int sm_path_format(char out[PATH_MAX], struct sm_error *err, const char *format, ...)

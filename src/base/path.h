@@ -12,6 +12,8 @@
  * (XDG Base Directory Specification).  Written into out; nothing is created. */
 int sm_path_data_home(char out[PATH_MAX], struct sm_error *err);
 int sm_path_cache_home(char out[PATH_MAX], struct sm_error *err);
+/* $XDG_CONFIG_HOME/PROGRAM, or below $HOME: "supermachine", or that of another program whose files we read. */
+int sm_path_config_home(const char *program, char out[PATH_MAX], struct sm_error *err);
 
 /* snprintf into out with -ENAMETOOLONG instead of a cut. */
 int sm_path_format(char out[PATH_MAX], struct sm_error *err, const char *format, ...)

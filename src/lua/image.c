@@ -2,8 +2,11 @@
 #include "lua/image.h"
 
 #include "lua/json.h"
+#include "lua/pull_progress.h"
 #include "lua/support.h"
+#include "oci/credentials.h"
 #include "oci/pull.h"
+#include "oci/retry.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -138,19 +141,24 @@ static int image_layers(lua_State *L)
 /* Owned by the operation. */
 struct pull {
 	struct sm_oci_pull_options options;
-	char *reference, *store, *platform, *ca_file;
+	char *reference, *store, *platform, *ca_file, *username, *password, *config;
 	struct sm_oci_image *image;
 	struct sm_oci_pull_stats stats;
+	struct sm_lua_pull_progress progress;
 };
 
 static void pull_free(void *arg)
 {
 	struct pull *pull = arg;
 	sm_oci_image_unref(pull->image);
+	sm_lua_pull_progress_done(&pull->progress);
 	free(pull->reference);
 	free(pull->store);
 	free(pull->platform);
 	free(pull->ca_file);
+	free(pull->username);
+	sm_oci_credentials_wipe(&pull->password);
+	free(pull->config);
 	free(pull);
 }
 
@@ -158,6 +166,7 @@ static int pull_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	struct pull *pull = arg;
 	pull->options.cancel = sm_op_cancel_flag(op);
+	pull->options.cancel_fd = sm_op_cancel_fd(op);
 	return sm_oci_pull(&pull->options, &pull->image, &pull->stats, err);
 }
 
@@ -179,7 +188,23 @@ static int pull_push(lua_State *L, void *arg)
 	set_number(L, "fetched_layers", pull->stats.fetched_layers);
 	set_number(L, "reused_bytes", pull->stats.reused_bytes);
 	set_number(L, "reused_layers", pull->stats.reused_layers);
+	set_number(L, "resumed_bytes", pull->stats.resumed_bytes);
+	set_number(L, "retries", pull->stats.retries);
 	return 2;
+}
+
+static int pull_push_progress(lua_State *L, void *arg)
+{
+	struct pull *pull = arg;
+	return sm_lua_pull_progress_push(L, &pull->progress);
+}
+
+static unsigned check_number(lua_State *L, int index, const char *key, unsigned fallback, unsigned min, unsigned max)
+{
+	lua_Integer value = sm_lua_option_integer(L, index, key, (lua_Integer)fallback);
+	if (value < (lua_Integer)min || value > (lua_Integer)max)
+		return (unsigned)luaL_error(L, "option '%s': %d to %d expected", key, (int)min, (int)max);
+	return (unsigned)value;
 }
 
 static enum sm_oci_pull_policy check_policy(lua_State *L, int index)
@@ -207,13 +232,15 @@ static bool copy(const char *text, char **ret, const char **ret_borrowed)
 	return *ret || !text;
 }
 
-/* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, blob_max_bytes= }) -> operation, whose
- * finish gives the image and a table of counts: fetched_bytes, fetched_layers, reused_bytes, reused_layers.
- * The fields are those of struct sm_oci_pull_options. */
+/* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, username=, password=, config=,
+ * blob_max_bytes=, parallel=, retries=, stall_ms= }) -> operation, whose finish gives the image and a table of counts,
+ * those of struct sm_oci_pull_stats, and whose progress gives a list (lua/pull_progress.h).  The fields are those of
+ * struct sm_oci_pull_options. */
 static int image_pull_begin(lua_State *L)
 {
 	static const char *const known[] = {
-		"store", "platform", "policy", "insecure", "ca_file", "blob_max_bytes", NULL,
+		"store",  "platform",       "policy",   "insecure", "ca_file",  "username", "password",
+		"config", "blob_max_bytes", "parallel", "retries",  "stall_ms", NULL,
 	};
 	size_t len;
 	const char *reference = luaL_checklstring(L, 1, &len);
@@ -222,8 +249,16 @@ static int image_pull_begin(lua_State *L)
 	const char *store = sm_lua_option_string(L, 2, "store", NULL);
 	const char *platform = sm_lua_option_string(L, 2, "platform", NULL);
 	const char *ca_file = sm_lua_option_string(L, 2, "ca_file", NULL);
+	const char *username = sm_lua_option_string(L, 2, "username", NULL);
+	const char *password = sm_lua_option_string(L, 2, "password", NULL);
+	const char *config = sm_lua_option_string(L, 2, "config", NULL);
+	luaL_argcheck(L, !username == !password, 2, "options 'username' and 'password' come together");
+	luaL_argcheck(L, !username || !strchr(username, ':'), 2, "option 'username' must have no colon");
 	lua_Integer blob_max_bytes = sm_lua_option_integer(L, 2, "blob_max_bytes", (lua_Integer)SM_OCI_BLOB_MAX_BYTES);
 	luaL_argcheck(L, blob_max_bytes > 0, 2, "option 'blob_max_bytes' must be positive");
+	unsigned parallel = check_number(L, 2, "parallel", SM_OCI_PARALLEL, 1, SM_OCI_PARALLEL_MAX);
+	unsigned retries = check_number(L, 2, "retries", SM_OCI_RETRIES, 0, 1000);
+	unsigned stall_ms = check_number(L, 2, "stall_ms", 0, 0, 24 * 3600 * 1000);
 	bool insecure = sm_lua_option_boolean(L, 2, "insecure", false);
 	enum sm_oci_pull_policy policy = check_policy(L, 2);
 
@@ -234,12 +269,27 @@ static int image_pull_begin(lua_State *L)
 	options->policy = policy;
 	options->insecure = insecure;
 	options->blob_max_bytes = (uint64_t)blob_max_bytes;
+	options->parallel = parallel;
+	options->retries = retries;
+	options->stall_ms = stall_ms;
+	options->on_progress = sm_lua_pull_progress_tell;
+	options->progress_arg = &pull->progress;
+	int code = sm_lua_pull_progress_init(&pull->progress);
+	if (code < 0) {
+		pull_free(pull);
+		return sm_lua_fail(L, code, NULL);
+	}
 	if (!copy(reference, &pull->reference, &options->reference) || !copy(store, &pull->store, &options->store) ||
-	    !copy(platform, &pull->platform, &options->platform) || !copy(ca_file, &pull->ca_file, &options->ca_file)) {
+	    !copy(platform, &pull->platform, &options->platform) || !copy(ca_file, &pull->ca_file, &options->ca_file) ||
+	    !copy(username, &pull->username, &options->username) ||
+	    !copy(password, &pull->password, &options->password) || !copy(config, &pull->config, &options->config)) {
 		pull_free(pull);
 		return sm_lua_fail(L, ENOMEM, NULL);
 	}
-	return sm_lua_op(L, pull_run, pull, pull_free, pull_push, 0);
+	int count = sm_lua_op(L, pull_run, pull, pull_free, pull_push, 0);
+	if (count == 1)
+		sm_lua_op_progress(L, -1, pull->progress.fd, pull_push_progress);
+	return count;
 }
 
 /* image_reference_parse(text) -> { kind = "layout"|"registry"|"oci-archive"|"docker-archive"|"dir", text =, host =,

@@ -9,6 +9,8 @@ struct operation {
 	struct sm_lua_handle handle;
 	struct sm_op *op;
 	sm_lua_push push;
+	sm_lua_push push_progress; /* NULL: it tells nothing before its end */
+	int progress_fd;
 	bool finished;
 };
 
@@ -22,12 +24,16 @@ static int operation_fd(lua_State *L);
 static int operation_done(lua_State *L);
 static int operation_finish(lua_State *L);
 static int operation_cancel(lua_State *L);
+static int operation_progress_fd(lua_State *L);
+static int operation_progress(lua_State *L);
 
 static const luaL_Reg methods[] = {
 	{ "fd", operation_fd },
 	{ "done", operation_done },
 	{ "finish", operation_finish },
 	{ "cancel", operation_cancel },
+	{ "progress_fd", operation_progress_fd },
+	{ "progress", operation_progress },
 	{ NULL, NULL },
 };
 static const struct sm_lua_class operation_class = {
@@ -71,6 +77,31 @@ static int operation_cancel(lua_State *L)
 	struct operation *operation = sm_lua_check(L, 1, &operation_class);
 	sm_op_cancel(operation->op);
 	return 0;
+}
+
+/* Readable when there is progress to be taken; nil for an operation that tells of none. */
+static int operation_progress_fd(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	if (operation->push_progress)
+		lua_pushinteger(L, operation->progress_fd);
+	else
+		lua_pushnil(L);
+	return 1;
+}
+
+/* What has happened since the last call, as the operation has it. */
+static int operation_progress(lua_State *L)
+{
+	struct operation *operation = sm_lua_check(L, 1, &operation_class);
+	return operation->push_progress ? operation->push_progress(L, sm_op_arg(operation->op)) : 0;
+}
+
+void sm_lua_op_progress(lua_State *L, int index, int fd, sm_lua_push push)
+{
+	struct operation *operation = sm_lua_check(L, index, &operation_class);
+	operation->progress_fd = fd;
+	operation->push_progress = push;
 }
 
 int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg), sm_lua_push push, int parent)

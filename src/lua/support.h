@@ -68,6 +68,9 @@ int sm_lua_built(lua_State *L, void *room, struct sm_buf *buf, int code, const s
  * `parent` (0: none) is the index of a userdata to keep alive. */
 typedef int (*sm_lua_push)(lua_State *L, void *arg);
 int sm_lua_op(lua_State *L, sm_op_run run, void *arg, void (*free_arg)(void *arg), sm_lua_push push, int parent);
+/* Let the operation at `index` tell of its progress: fd, borrowed from `arg`, is readable when there is some, and
+ * `push` takes it on the Lua thread while the operation runs. */
+void sm_lua_op_progress(lua_State *L, int index, int fd, sm_lua_push push);
 void sm_lua_operation_open(lua_State *L);
 
 #endif

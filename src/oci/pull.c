@@ -1,5 +1,6 @@
 #include "oci/pull.h"
 
+#include "oci/fetch.h"
 #include "oci/resolve.h"
 #include "oci/source.h"
 #include "oci/store_lock.h"
@@ -58,7 +59,13 @@ static int open_source(struct pull *pull, struct sm_error *err)
 	struct sm_oci_source_options options = {
 		.insecure = pull->options->insecure,
 		.ca_file = pull->options->ca_file,
+		.username = pull->options->username,
+		.password = pull->options->password,
+		.config = pull->options->config,
 		.cancel = pull->options->cancel,
+		.cancel_fd = pull->options->cancel_fd,
+		.stall_ms = pull->options->stall_ms,
+		.retries = pull->options->retries,
 	};
 	switch (pull->reference.kind) {
 	case SM_OCI_REFERENCE_LAYOUT:
@@ -74,28 +81,19 @@ static int open_source(struct pull *pull, struct sm_error *err)
 	return sm_oci_registry_open(&pull->reference, &options, &pull->source, err);
 }
 
-static int fetch_layer(struct pull *pull, const struct sm_oci_layer *layer, struct sm_error *err)
+static int fetch(struct pull *pull, const struct sm_oci_layer *layers, size_t count, struct sm_error *err)
 {
-	if (pull->options->cancel && atomic_load(pull->options->cancel))
-		return sm_error_sys(err, ECANCELED, "layer %s", layer->digest);
-	if (sm_oci_store_has(&pull->store, layer->digest, layer->size)) {
-		pull->stats.reused_bytes += layer->size;
-		pull->stats.reused_layers++;
-		return 0;
-	}
-	uint64_t max = pull->options->blob_max_bytes ? pull->options->blob_max_bytes : SM_OCI_BLOB_MAX_BYTES;
-	if (layer->size > max)
-		return sm_error_set(err, EFBIG, "layer %s: %llu bytes, more than the %llu allowed", layer->digest,
-		                    (unsigned long long)layer->size, (unsigned long long)max);
-	SM_OCI_INGEST_CLEANUP struct sm_oci_ingest ingest;
-	int code = sm_oci_ingest_begin(&ingest, &pull->store, layer->digest, layer->size, err);
-	if (code < 0 ||
-	    (code = pull->source->ops->blob(pull->source, layer->digest, sm_oci_ingest_write, &ingest, err)) < 0 ||
-	    (code = sm_oci_ingest_commit(&ingest, err)) < 0)
-		return code;
-	pull->stats.fetched_bytes += layer->size;
-	pull->stats.fetched_layers++;
-	return 0;
+	const struct sm_oci_pull_options *options = pull->options;
+	struct sm_oci_fetch_options fetch_options = {
+		.parallel = options->parallel ? options->parallel : SM_OCI_PARALLEL,
+		.retries = options->retries,
+		.blob_max_bytes = options->blob_max_bytes ? options->blob_max_bytes : SM_OCI_BLOB_MAX_BYTES,
+		.cancel = options->cancel,
+		.cancel_fd = options->cancel ? options->cancel_fd : -1,
+		.on_progress = options->on_progress,
+		.progress_arg = options->progress_arg,
+	};
+	return sm_oci_fetch(pull->source, &pull->store, layers, count, &fetch_options, &pull->stats, err);
 }
 
 /* A sound copy that is there already costs no write. */
@@ -130,9 +128,8 @@ static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struc
 		return code;
 	size_t count;
 	const struct sm_oci_layer *layers = sm_oci_image_get_layers(image, &count);
-	for (size_t i = 0; i < count && !code; i++)
-		code = fetch_layer(pull, &layers[i], err);
-	if (code < 0 || (code = keep(pull, sm_oci_image_get_config_digest(image), &found.config, err)) < 0 ||
+	if ((code = fetch(pull, layers, count, err)) < 0 ||
+	    (code = keep(pull, sm_oci_image_get_config_digest(image), &found.config, err)) < 0 ||
 	    (code = keep(pull, found.digest, &found.manifest, err)) < 0 ||
 	    (code = remember(pull, found.digest, err)) < 0) {
 		sm_oci_image_unref(image);

@@ -1,22 +1,18 @@
-/* A registry as a source (OCI distribution-spec 1.1, "Pull"; Docker "Token Authentication Specification"). */
-#include "oci/http.h"
+/* A registry as a source (OCI distribution-spec 1.1, "Pull"): its mirrors in their order, then itself. */
+#include "oci/endpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-
-#define TOKEN_REPLY_MAX (256u << 10)
-#define TOKEN_MAX       (64u << 10)
 
 struct registry {
 	struct sm_oci_source source;
 	struct sm_oci_reference reference;
 	struct sm_oci_http *http;
-	bool plain; /* tokens may be fetched over http as well */
-	bool insecure;
-	char *token; /* anonymous, for this repository; NULL: not asked for yet */
+	char *texts[2]; /* what the options point at */
+	size_t count;
+	struct sm_oci_endpoint endpoints[]; /* the last is the registry itself */
 };
 
 static const char *const manifest_types[] = {
@@ -29,191 +25,90 @@ static struct registry *registry_of(struct sm_oci_source *source)
 	return (struct registry *)source;
 }
 
-/* One name="value" of a challenge (RFC 9110, 11.2) into out; false when it is absent or does not fit. */
-static bool challenge_value(const char *challenge, const char *name, char *out, size_t size)
+/* A mirror's bytes that are not what was asked for are as good as none. */
+static int check_digest(const char *digest, const struct sm_buf *text, struct sm_error *err)
 {
-	const char *at = challenge + strlen("Bearer ");
-	while (*at) {
-		at += strspn(at, " \t,");
-		size_t name_len = strcspn(at, "= \t,");
-		bool wanted = name_len == strlen(name) && !strncasecmp(at, name, name_len);
-		at += name_len;
-		at += strspn(at, " \t");
-		if (*at != '=')
-			continue;
-		at++;
-		at += strspn(at, " \t");
-		bool quoted = *at == '"';
-		at += quoted;
-		size_t len = 0;
-		while (*at && (quoted ? *at != '"' : !strchr(" \t,", *at))) {
-			at += quoted && *at == '\\' && at[1];
-			if (wanted && len + 1 >= size)
-				return false;
-			if (wanted)
-				out[len++] = *at;
-			at++;
-		}
-		at += quoted && *at == '"';
-		if (wanted) {
-			out[len] = 0;
-			return len > 0;
-		}
-	}
-	return false;
-}
-
-static bool realm_allowed(const struct registry *registry, const char *realm)
-{
-	if (!strncasecmp(realm, "https://", 8))
-		return true;
-	if (!registry->plain || strncasecmp(realm, "http://", 7))
-		return false;
-	return registry->insecure || sm_oci_reference_is_loopback(realm + 7);
-}
-
-static int token_url(struct registry *registry, const char *challenge, struct sm_buf *url, struct sm_error *err)
-{
-	char realm[1024], value[512];
-	if (!challenge_value(challenge, "realm", realm, sizeof realm))
-		return sm_error_set(err, EPROTO, "the registry asks for a token but names no place to get it");
-	if (!realm_allowed(registry, realm))
-		return sm_error_set(err, EPROTO, "the registry asks for a token from %.200s, which is not https",
-		                    realm);
-	sm_buf_append_str(url, realm);
-	const char *sep = strchr(realm, '?') ? "&" : "?";
-	if (challenge_value(challenge, "service", value, sizeof value)) {
-		sm_buf_printf(url, "%sservice=", sep);
-		sm_oci_http_escape(url, value);
-		sep = "&";
-	}
-	sm_buf_printf(url, "%sscope=", sep);
-	if (!challenge_value(challenge, "scope", value, sizeof value))
-		snprintf(value, sizeof value, "repository:%s:pull", registry->reference.repository);
-	sm_oci_http_escape(url, value);
-	return sm_buf_failed(url) ? sm_error_sys(err, url->failed, "token address") : 0;
-}
-
-static int parse_token(struct registry *registry, const struct sm_buf *reply, struct sm_error *err)
-{
-	const char *token;
-	SM_JSON_CLEANUP cJSON *root = NULL;
-	int code = sm_json_parse((const char *)reply->data, reply->len, "token reply", &root, err);
-	if (code < 0 || (code = sm_json_string_or(root, "access_token", "token reply", NULL, &token, err)) < 0)
-		return code;
-	if (!token && (code = sm_json_get_string(root, "token", "token reply", &token, err)) < 0)
-		return code;
-	/* What is not printable could end the header line it is put in. */
-	size_t len = strlen(token);
-	for (size_t i = 0; i < len; i++)
-		if (token[i] <= ' ' || token[i] > '~')
-			len = 0;
-	if (!len || len > TOKEN_MAX)
-		return sm_error_set(err, EBADMSG, "token reply: the token is empty, too long or not printable");
-	free(registry->token);
-	registry->token = strdup(token);
-	return registry->token ? 0 : sm_error_sys(err, ENOMEM, "token");
-}
-
-static int fetch_token(struct registry *registry, const char *challenge, struct sm_error *err)
-{
-	SM_BUF_CLEANUP struct sm_buf url, reply;
-	sm_buf_init(&url, 4096);
-	sm_buf_init(&reply, TOKEN_REPLY_MAX);
-	int code = token_url(registry, challenge, &url, err);
+	char found[SM_OCI_DIGEST_SIZE];
+	int code = sm_oci_digest_of(text->data, text->len, found);
 	if (code < 0)
-		return code;
-	struct sm_oci_http_request request = {
-		.url = sm_buf_str(&url),
-		.sink = sm_oci_source_collect,
-		.arg = &reply,
-	};
-	if (!request.url)
-		return sm_error_sys(err, ENOMEM, "token address");
-	struct sm_oci_http_response response = { 0 };
-	struct sm_error own = { 0 };
-	code = sm_oci_http_get(registry->http, &request, &response, &own);
-	int status = response.status;
-	sm_oci_http_response_done(&response);
-	if (code < 0)
-		return sm_error_set(err, code, "%s", own.code ? own.message : "token reply is too long");
-	if (status != 200)
-		return sm_error_set(err, EACCES, "no anonymous token: the token server answered %d", status);
-	return parse_token(registry, &reply, err);
+		return sm_error_sys(err, code, "%s", digest);
+	if (strcmp(found, digest))
+		return sm_error_set(err, EBADMSG, "%s: its bytes have digest %s", digest, found);
+	return 0;
 }
 
-/* "CODE: message" of the registry's own words, made printable; empty when it has none. */
-static void registry_words(struct sm_oci_http_response *response, char *out, size_t size)
+/* The first endpoint from this one on that may be asked; the registry itself always may. */
+static size_t alive(const struct registry *registry, size_t i)
 {
-	out[0] = 0;
-	SM_JSON_CLEANUP cJSON *root = NULL;
-	if (sm_json_parse((const char *)response->error_body.data, response->error_body.len, "", &root, NULL) < 0)
-		return;
-	const cJSON *first = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(root, "errors"), 0);
-	const char *code = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(first, "code"));
-	const char *message = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(first, "message"));
-	if (!code && !message)
-		return;
-	snprintf(out, size, " (%.60s%s%.160s)", code ? code : "", code && message ? ": " : "", message ? message : "");
-	for (char *at = out; *at; at++)
-		if (*at < ' ' || *at > '~')
-			*at = '?';
-}
-
-static int status_error(struct registry *registry, struct sm_oci_http_response *response, const char *name,
-                        struct sm_error *err)
-{
-	static const struct {
-		int status, code;
-		const char *meaning;
-	} known[] = {
-		{ 401, EACCES, "a login is needed" },
-		{ 403, EACCES, "access is refused" },
-		{ 404, ENOENT, "not there" },
-		{ 406, EOPNOTSUPP, "not there in a format that is supported" },
-		{ 429, EAGAIN, "too many requests, try later" },
-	};
-	char words[256];
-	registry_words(response, words, sizeof words);
-	size_t count = sizeof known / sizeof known[0], i = 0;
-	while (i < count && known[i].status != response->status)
+	while (i + 1 < registry->count && registry->endpoints[i].dead)
 		i++;
-	const struct sm_oci_reference *reference = &registry->reference;
-	return sm_error_set(err, i < count ? known[i].code : EIO, "registry %s: %s: %s: %s%sstatus %d%s",
-	                    reference->host, reference->repository, name, i < count ? known[i].meaning : "",
-	                    i < count ? ", " : "", response->status, words);
+	return i;
 }
 
-/* `kind` is "manifests" or "blobs". */
-static int registry_get(struct registry *registry, const char *kind, const char *name, const char *const *accept,
-                        sm_oci_sink sink, void *arg, char *ret_media_type, struct sm_error *err)
+static bool is_last(const struct registry *registry, size_t i)
 {
-	const struct sm_oci_reference *reference = &registry->reference;
-	/* Docker's registry does not live where its references point. */
-	const char *host = strcmp(reference->host, "docker.io") ? reference->host : "registry-1.docker.io";
-	char url[1024];
-	snprintf(url, sizeof url, "%s://%s/v2/%s/%s/%s", reference->plain_http ? "http" : "https", host,
-	         reference->repository, kind, name);
-	struct sm_oci_http_request request = { .url = url, .accept = accept, .sink = sink, .arg = arg };
-	struct sm_oci_http_response response = { 0 };
-	int code = 0;
-	/* A token may be missing at first, or run out during a long pull: once each request. */
-	for (int attempt = 0; attempt < 2; attempt++) {
-		request.bearer = registry->token;
-		code = sm_oci_http_get(registry->http, &request, &response, err);
-		if (code < 0 || response.status != 401 || !response.challenge[0] || attempt)
-			break;
-		if ((code = fetch_token(registry, response.challenge, err)) < 0) {
-			sm_error_context(err, "registry %s: %s", reference->host, reference->repository);
-			break;
-		}
-	}
-	if (!code && response.status != 200)
-		code = status_error(registry, &response, name, err);
-	if (!code && ret_media_type)
-		snprintf(ret_media_type, SM_OCI_MEDIA_TYPE_SIZE, "%s", response.media_type);
-	sm_oci_http_response_done(&response);
+	return i + 1 == registry->count;
+}
+
+/* What mirrors have said, for the error of the registry itself. */
+static void note(char *notes, size_t size, const struct sm_oci_endpoint *endpoint, const struct sm_error *why)
+{
+	size_t len = strlen(notes);
+	snprintf(notes + len, size - len, "; mirror %.100s: %.160s", endpoint->host,
+	         why->code ? why->message : "more than is taken");
+}
+
+/* From one endpoint. */
+static int get_from(struct registry *registry, size_t i, const struct sm_oci_endpoint_request *wanted,
+                    struct sm_oci_http_response *response, struct sm_error *err)
+{
+	struct sm_oci_endpoint *endpoint = &registry->endpoints[i];
+	struct sm_oci_endpoint_request request = *wanted;
+	request.http.once = !is_last(registry, i);
+	int code;
+	do {
+		sm_oci_endpoint_prepare(endpoint, &request);
+		code = sm_oci_http_get(registry->http, &request.http, response, err);
+		code = sm_oci_endpoint_judge(endpoint, registry->http, &request, code, response, err);
+	} while (code > 0);
 	return code;
+}
+
+/* From one after the other until one has it.  What goes into a buffer can be taken out of it again. */
+static int get(struct registry *registry, const char *kind, const char *name, const char *digest,
+               const char *const *accept, sm_oci_sink sink, void *arg, char *ret_media_type, struct sm_error *err)
+{
+	struct sm_buf *whole = sink == sm_oci_source_collect ? arg : NULL;
+	struct sm_oci_endpoint_request wanted = {
+		.kind = kind,
+		.name = name,
+		.http = {
+			.accept = accept,
+			.sink = sink,
+			.restart = whole ? sm_oci_source_collect_again : NULL,
+			.arg = arg,
+		},
+	};
+	struct sm_oci_http_response response = { 0 };
+	char notes[512] = "";
+	for (size_t i = alive(registry, 0);; i = alive(registry, i + 1)) {
+		struct sm_error own = { 0 };
+		bool last = is_last(registry, i);
+		int code = get_from(registry, i, &wanted, &response, &own);
+		if (!code && ret_media_type)
+			snprintf(ret_media_type, SM_OCI_MEDIA_TYPE_SIZE, "%s", response.media_type);
+		bool begun = response.begun;
+		sm_oci_http_response_done(&response);
+		if (!code && digest && whole && !last)
+			code = check_digest(digest, whole, &own);
+		if (!code)
+			return 0;
+		if (last || code == -ECANCELED || (begun && !whole))
+			return own.code ? sm_error_set(err, own.code, "%s%s", own.message, notes) : code;
+		note(notes, sizeof notes, &registry->endpoints[i], &own);
+		if (whole)
+			sm_buf_clear(whole);
+	}
 }
 
 static int registry_manifest(struct sm_oci_source *source, const char *digest, struct sm_buf *ret,
@@ -223,7 +118,7 @@ static int registry_manifest(struct sm_oci_source *source, const char *digest, s
 	struct sm_error own = { 0 };
 	const char *name = digest ? digest : registry->reference.tag;
 	int code =
-	    registry_get(registry, "manifests", name, manifest_types, sm_oci_source_collect, ret, ret_media_type, &own);
+	    get(registry, "manifests", name, digest, manifest_types, sm_oci_source_collect, ret, ret_media_type, &own);
 	if (code < 0 && !own.code)
 		return sm_error_set(err, code, "manifest %s: larger than %zu bytes", name, ret->max);
 	return code < 0 ? sm_error_set(err, own.code, "%s", own.message) : 0;
@@ -232,14 +127,122 @@ static int registry_manifest(struct sm_oci_source *source, const char *digest, s
 static int registry_blob(struct sm_oci_source *source, const char *digest, sm_oci_sink sink, void *arg,
                          struct sm_error *err)
 {
-	return registry_get(registry_of(source), "blobs", digest, any_type, sink, arg, NULL, err);
+	return get(registry_of(source), "blobs", digest, digest, any_type, sink, arg, NULL, err);
+}
+
+/* ---- blobs beside others ------------------------------------------------------------------------------------- */
+
+struct blob {
+	struct sm_oci_http_transfer *http;
+	struct sm_oci_endpoint_request request;
+	size_t endpoint;
+	char notes[512];
+};
+
+static int send_blob(struct registry *registry, struct blob *blob, struct sm_error *err)
+{
+	sm_oci_endpoint_prepare(&registry->endpoints[blob->endpoint], &blob->request);
+	return sm_oci_http_start(registry->http, &blob->request.http, &blob->http, err);
+}
+
+static int registry_start(struct sm_oci_source *source, struct sm_oci_transfer *transfer, struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	struct blob *blob = calloc(1, sizeof *blob);
+	if (!blob)
+		return sm_error_sys(err, ENOMEM, "blob %s", transfer->digest);
+	blob->endpoint = alive(registry, 0);
+	blob->request = (struct sm_oci_endpoint_request){
+		.kind = "blobs",
+		.name = transfer->digest,
+		.http = {
+			.accept = any_type,
+			.offset = transfer->offset,
+			.size = transfer->size,
+			.sink = transfer->sink,
+			.restart = transfer->restart,
+			.arg = transfer->arg,
+			.owner = transfer,
+		},
+	};
+	int code = send_blob(registry, blob, err);
+	if (code < 0)
+		free(blob);
+	else
+		transfer->state = blob;
+	return code;
+}
+
+/* The transfer has ended, or is on its way again: with another token, or from somebody else, as long as no byte of it
+ * has come; after that whoever asks for the rest does so from the first of all again. */
+static bool is_over(struct registry *registry, struct sm_oci_transfer *transfer)
+{
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	struct sm_error own = { 0 };
+	struct sm_oci_endpoint *endpoint = &registry->endpoints[blob->endpoint];
+	int code = sm_oci_http_finish(blob->http, &response, &own);
+	blob->http = NULL;
+	code = sm_oci_endpoint_judge(endpoint, registry->http, &blob->request, code, &response, &own);
+	transfer->transient = response.transient;
+	transfer->retry_after_s = response.retry_after_s;
+	bool elsewhere = code < 0 && code != -ECANCELED && !response.begun && !is_last(registry, blob->endpoint);
+	sm_oci_http_response_done(&response);
+	if (elsewhere) {
+		note(blob->notes, sizeof blob->notes, endpoint, &own);
+		blob->endpoint = alive(registry, blob->endpoint + 1);
+		blob->request.answers = 0;
+	}
+	if (code > 0 || elsewhere) {
+		own.code = 0;
+		code = send_blob(registry, blob, &own);
+		if (code == 0)
+			return false;
+	}
+	transfer->code = code;
+	if (own.code)
+		sm_error_set(&transfer->err, own.code, "%s%s", own.message, blob->notes);
+	return true;
+}
+
+static int registry_step(struct sm_oci_source *source, int wake_fd, int timeout_ms, struct sm_oci_transfer **ret_ended,
+                         struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	void *owner;
+	*ret_ended = NULL;
+	int code = sm_oci_http_run(registry->http, wake_fd, timeout_ms, &owner, err);
+	if (code < 0 || !owner)
+		return code;
+	struct sm_oci_transfer *transfer = owner;
+	if (is_over(registry, transfer)) {
+		free(transfer->state);
+		transfer->state = NULL;
+		*ret_ended = transfer;
+	}
+	return 0;
+}
+
+static void registry_stop(struct sm_oci_source *source, struct sm_oci_transfer *transfer)
+{
+	(void)source;
+	struct blob *blob = transfer->state;
+	struct sm_oci_http_response response = { 0 };
+	if (blob)
+		sm_oci_http_finish(blob->http, &response, NULL);
+	sm_oci_http_response_done(&response);
+	free(blob);
+	transfer->state = NULL;
 }
 
 static void registry_free(struct sm_oci_source *source)
 {
 	struct registry *registry = registry_of(source);
+	for (size_t i = 0; i < registry->count; i++)
+		sm_oci_endpoint_done(&registry->endpoints[i]);
+	for (size_t i = 0; i < 2; i++)
+		sm_oci_credentials_wipe(&registry->texts[i]);
 	sm_oci_http_free(registry->http);
-	free(registry->token);
 	free(registry);
 }
 
@@ -247,25 +250,79 @@ static const struct sm_oci_source_ops registry_ops = {
 	.manifest = registry_manifest,
 	.blob = registry_blob,
 	.free = registry_free,
+	.start = registry_start,
+	.step = registry_step,
+	.stop = registry_stop,
 };
+
+static int check_rules(const struct sm_oci_reference *reference, const struct sm_oci_registry_rules *rules,
+                       bool insecure, struct sm_error *err)
+{
+	const char *host = reference->host;
+	if (rules->blocked)
+		return sm_error_set(err, EPERM, "registry %s is blocked: %s: registries[\"%s\"].blocked", host,
+		                    rules->file, host);
+	if (reference->plain_http && !insecure && !sm_oci_reference_is_loopback(host))
+		return sm_error_set(err, EPERM,
+		                    "registry %s: plain http to another machine needs the option 'insecure'", host);
+	for (size_t i = 0; i < rules->count; i++) {
+		const struct sm_oci_mirror *mirror = &rules->mirrors[i];
+		if (mirror->plain && !insecure && !mirror->insecure && !sm_oci_reference_is_loopback(mirror->host))
+			return sm_error_set(err, EPERM,
+			                    "%s: registries[\"%s\"].mirrors: plain http to %s, another machine, needs "
+			                    "registries[\"%s\"].insecure",
+			                    rules->file, host, mirror->host, mirror->host);
+	}
+	return 0;
+}
+
+static int copy_text(const char *text, char **ret, const char **ret_borrowed)
+{
+	*ret = text ? strdup(text) : NULL;
+	*ret_borrowed = *ret;
+	return *ret || !text ? 0 : -ENOMEM;
+}
+
+static int init_endpoints(struct registry *registry, const struct sm_oci_registry_rules *rules,
+                          const struct sm_oci_source_options *given, struct sm_error *err)
+{
+	struct sm_oci_source_options options = *given;
+	int code = copy_text(given->username, &registry->texts[0], &options.username);
+	if (!code)
+		code = copy_text(given->password, &registry->texts[1], &options.password);
+	if (code < 0)
+		return sm_error_sys(err, code, "open registry");
+	for (size_t i = 0; i <= rules->count && !code; i++) {
+		const struct sm_oci_mirror *mirror = i < rules->count ? &rules->mirrors[i] : NULL;
+		options.insecure = given->insecure || (!mirror && rules->insecure);
+		code = sm_oci_endpoint_init(&registry->endpoints[i], &registry->reference, mirror, &options, err);
+		registry->count++;
+	}
+	return code;
+}
 
 int sm_oci_registry_open(const struct sm_oci_reference *reference, const struct sm_oci_source_options *options,
                          struct sm_oci_source **ret, struct sm_error *err)
 {
-	if (reference->plain_http && !options->insecure && !sm_oci_reference_is_loopback(reference->host))
-		return sm_error_set(err, EPERM,
-		                    "registry %s: plain http to another machine needs the option 'insecure'",
-		                    reference->host);
-	struct registry *registry = calloc(1, sizeof *registry);
-	if (!registry)
-		return sm_error_sys(err, ENOMEM, "open registry");
-	registry->source.ops = &registry_ops;
-	registry->reference = *reference;
-	registry->plain = reference->plain_http;
-	registry->insecure = options->insecure;
-	int code = sm_oci_http_new(options, reference->plain_http, &registry->http, err);
+	struct sm_oci_registry_rules *rules = malloc(sizeof *rules);
+	struct registry *registry =
+	    calloc(1, sizeof *registry + (SM_OCI_MIRRORS_MAX + 1) * sizeof *registry->endpoints);
+	int code = rules && registry ? 0 : sm_error_sys(err, ENOMEM, "open registry");
+	if (!code)
+		code = sm_oci_registries_find(options->config, reference->host, rules, err);
+	if (!code)
+		code = check_rules(reference, rules, options->insecure || rules->insecure, err);
+	if (!code) {
+		registry->source.ops = &registry_ops;
+		registry->reference = *reference;
+		code = sm_oci_http_new(options, &registry->http, err);
+	}
+	if (!code)
+		code = init_endpoints(registry, rules, options, err);
+	free(rules);
 	if (code < 0) {
-		free(registry);
+		if (registry)
+			registry_free(&registry->source);
 		return code;
 	}
 	*ret = &registry->source;

@@ -11,6 +11,12 @@ int sm_oci_source_collect(void *buf, const void *data, size_t len)
 	return code == -E2BIG ? -EFBIG : code;
 }
 
+int sm_oci_source_collect_again(void *buf)
+{
+	sm_buf_clear(buf);
+	return 0;
+}
+
 int sm_oci_source_fetch(struct sm_oci_source *source, const struct sm_oci_store *store, bool manifest,
                         const struct sm_oci_descriptor *descriptor, struct sm_buf *ret, struct sm_error *err)
 {

@@ -19,6 +19,23 @@ struct sm_oci_source {
 	const struct sm_oci_source_ops *ops;
 };
 
+/* A blob's way from a source that can have many under way.  All on the source's thread. */
+struct sm_oci_transfer {
+	const char *digest;
+	uint64_t size;
+	uint64_t offset; /* bytes that are there already */
+	sm_oci_sink sink;
+	int (*restart)(void *arg); /* the bytes that follow begin at 0, not at the offset */
+	void *arg;
+	/* How it ended.  A sink's or restart's failure is `code` with err left alone; -ERANGE: the source got the range
+	 * wrong, so ask for all. */
+	int code;
+	struct sm_error err;
+	bool transient;         /* asking again may help (oci/retry.h) ... */
+	unsigned retry_after_s; /* ... but not before */
+	void *state;            /* the source's */
+};
+
 struct sm_oci_source_ops {
 	/* The reference's manifest or index (digest NULL), or one by its digest, into ret (its max is the
 	 * cap); not verified.  ret_media_type: what the source says it is, or "". */
@@ -28,12 +45,25 @@ struct sm_oci_source_ops {
 	int (*blob)(struct sm_oci_source *source, const char *digest, sm_oci_sink sink, void *arg,
 	            struct sm_error *err);
 	void (*free)(struct sm_oci_source *source);
+	/* NULL in a source that gives one blob at a time.  step moves all transfers on and waits, at most timeout_ms
+	 * (negative: no limit), for one that has ended, which it gives; NULL when wake_fd (-1: none) is readable or
+	 * time is up.  -ECANCELED.  stop ends a transfer that has not. */
+	int (*start)(struct sm_oci_source *source, struct sm_oci_transfer *transfer, struct sm_error *err);
+	int (*step)(struct sm_oci_source *source, int wake_fd, int timeout_ms, struct sm_oci_transfer **ret_ended,
+	            struct sm_error *err);
+	void (*stop)(struct sm_oci_source *source, struct sm_oci_transfer *transfer);
 };
 
 struct sm_oci_source_options {
-	bool insecure;             /* http:// to other machines too */
-	const char *ca_file;       /* PEM certificates to trust instead of the system's; NULL: the system's */
+	bool insecure;        /* http:// to other machines too */
+	const char *ca_file;  /* PEM certificates to trust and no others; NULL: the system's and certs.h */
+	const char *username; /* both or neither: to the reference's host, instead of oci/credentials.h */
+	const char *password;
+	const char *config;        /* see oci/registries.h; NULL: the user's */
 	const atomic_bool *cancel; /* NULL: never */
+	int cancel_fd;     /* with cancel: readable once it is set; -1: none, then it is looked at twice a second */
+	unsigned stall_ms; /* a transfer of less than 1 KiB/s for so long has failed; whole seconds, 0: a minute */
+	unsigned retries;  /* of what is transient (oci/retry.h) */
 };
 
 /* A folder or a tar, by the reference's kind. */
@@ -48,6 +78,8 @@ int sm_oci_registry_open(const struct sm_oci_reference *reference, const struct 
 
 /* A sink that appends to a struct sm_buf; -EFBIG past its maximum. */
 int sm_oci_source_collect(void *buf, const void *data, size_t len);
+/* Its restart. */
+int sm_oci_source_collect_again(void *buf);
 
 /* What a descriptor names, whole in memory and verified, from the store if it is there.  `manifest` asks
  * for a manifest or index, otherwise for a blob.  ret's max is the cap. */

@@ -22,6 +22,7 @@ int sm_oci_store_init(struct sm_oci_store *store, const char *path, struct sm_er
 	    (code = sm_path_format(sub, err, "%s/blobs/sha256", store->path)) < 0 ||
 	    (code = sm_path_make_dirs(sub, 0755, err)) < 0 ||
 	    (code = sm_path_format(sub, err, "%s/refs", store->path)) < 0 ||
+	    (code = sm_path_make_dirs(sub, 0755, err)) < 0 || (code = sm_oci_store_partial_path(store, sub, err)) < 0 ||
 	    (code = sm_path_make_dirs(sub, 0755, err)) < 0)
 		return sm_error_context(err, "image store");
 	return 0;
@@ -84,70 +85,38 @@ int sm_oci_store_read(const struct sm_oci_store *store, const char *digest, stru
 	return 0;
 }
 
+/* A small file that is at `path` whole or not at all. */
+static int put_file(const struct sm_oci_store *store, const char *path, const void *data, size_t len,
+                    struct sm_error *err)
+{
+	char folder[PATH_MAX];
+	struct sm_oci_partial file;
+	sm_oci_partial_init(&file);
+	int code = sm_oci_store_partial_path(store, folder, err);
+	if (code < 0 || (code = sm_oci_partial_lock(&file, folder, NULL, err)) < 0)
+		return code;
+	if ((code = sm_fd_write_full(file.fd, data, len)) < 0)
+		sm_error_sys(err, code, "write '%s'", file.path);
+	else
+		code = sm_oci_partial_commit(&file, path, err);
+	sm_oci_partial_discard(&file);
+	return code;
+}
+
 int sm_oci_store_put(const struct sm_oci_store *store, const char *digest, const void *data, size_t len,
                      struct sm_error *err)
 {
-	SM_OCI_INGEST_CLEANUP struct sm_oci_ingest ingest;
-	int code = sm_oci_ingest_begin(&ingest, store, digest, len, err);
-	if (code < 0 || (code = sm_oci_ingest_write(&ingest, data, len)) < 0)
-		return code;
-	return sm_oci_ingest_commit(&ingest, err);
-}
-
-int sm_oci_ingest_begin(struct sm_oci_ingest *ingest, const struct sm_oci_store *store, const char *digest,
-                        uint64_t size, struct sm_error *err)
-{
 	char path[PATH_MAX];
-	memset(ingest, 0, sizeof *ingest);
-	ingest->file.fd = -1;
-	ingest->expected = size;
-	ingest->err = err;
 	int code = sm_oci_store_blob_path(store, digest, path, err);
 	if (code < 0)
 		return code;
-	snprintf(ingest->digest, sizeof ingest->digest, "%s", digest);
-	ingest->hash = sm_sha256_new();
-	if (!ingest->hash)
-		return sm_error_sys(err, ENOMEM, "store blob %s", digest);
-	if (sm_path_new_begin(&ingest->file, path, 0644, err) < 0)
-		return sm_error_context(err, "store blob %s", digest);
-	return 0;
+	code = put_file(store, path, data, len, err);
+	return code < 0 ? sm_error_context(err, "store blob %s", digest) : 0;
 }
 
-int sm_oci_ingest_write(void *arg, const void *data, size_t len)
+int sm_oci_store_partial_path(const struct sm_oci_store *store, char out[PATH_MAX], struct sm_error *err)
 {
-	struct sm_oci_ingest *ingest = arg;
-	if (len > ingest->expected - ingest->written)
-		return sm_error_set(ingest->err, EBADMSG, "blob %s: more than its %llu bytes", ingest->digest,
-		                    (unsigned long long)ingest->expected);
-	sm_sha256_update(ingest->hash, data, len);
-	int code = sm_fd_write_full(ingest->file.fd, data, len);
-	if (code < 0)
-		return sm_error_sys(ingest->err, code, "store blob %s: write '%s'", ingest->digest,
-		                    ingest->file.temporary);
-	ingest->written += len;
-	return 0;
-}
-
-int sm_oci_ingest_commit(struct sm_oci_ingest *ingest, struct sm_error *err)
-{
-	char hex[SM_SHA256_HEX + 1];
-	if (ingest->written != ingest->expected)
-		return sm_error_set(err, EBADMSG, "blob %s: ends after %llu of %llu bytes", ingest->digest,
-		                    (unsigned long long)ingest->written, (unsigned long long)ingest->expected);
-	sm_sha256_final(ingest->hash, hex);
-	if (strcmp(hex, sm_oci_digest_hex(ingest->digest)))
-		return sm_error_set(err, EBADMSG, "blob %s: its bytes have digest sha256:%s", ingest->digest, hex);
-	if (sm_path_new_commit(&ingest->file, err) < 0)
-		return sm_error_context(err, "store blob %s", ingest->digest);
-	return 0;
-}
-
-void sm_oci_ingest_discard(struct sm_oci_ingest *ingest)
-{
-	sm_path_new_discard(&ingest->file);
-	sm_sha256_free(ingest->hash);
-	ingest->hash = NULL;
+	return sm_path_format(out, err, "%s/partial", store->path);
 }
 
 static int ref_path(const struct sm_oci_store *store, const char *reference, const char *platform, char out[PATH_MAX],
@@ -193,7 +162,6 @@ int sm_oci_store_ref_set(const struct sm_oci_store *store, const char *reference
                          const struct sm_oci_platform *platform, const char *digest, struct sm_error *err)
 {
 	char path[PATH_MAX], platform_text[SM_OCI_PLATFORM_TEXT];
-	struct sm_path_new file;
 	sm_oci_platform_format(platform, platform_text);
 	int code = ref_path(store, reference, platform_text, path, err);
 	if (code < 0)
@@ -206,15 +174,7 @@ int sm_oci_store_ref_set(const struct sm_oci_store *store, const char *reference
 	char *text = cJSON_PrintUnformatted(root);
 	if (!text)
 		return sm_error_sys(err, ENOMEM, "image store: reference '%.100s'", reference);
-	code = sm_path_new_begin(&file, path, 0644, err);
-	if (!code) {
-		code = sm_fd_write_full(file.fd, text, strlen(text));
-		if (code < 0)
-			sm_error_sys(err, code, "write '%s'", file.temporary);
-		else
-			code = sm_path_new_commit(&file, err);
-		sm_path_new_discard(&file);
-	}
+	code = put_file(store, path, text, strlen(text), err);
 	free(text);
 	return code < 0 ? sm_error_context(err, "image store") : 0;
 }

@@ -2,9 +2,10 @@
  *
  *   blobs/sha256/HEX   manifests, configs and layers, each verified before it appears under its name
  *   refs/HEX           what a reference last led to on one platform; HEX is the hash of both, the content is JSON
+ *   partial/           files being written, each locked by its writer (oci/partial.h)
  *
- * Blobs never change and files appear whole or not at all, so readers need no lock and two pulls of one
- * image at the same time only waste work.  Any thread. */
+ * Blobs never change and files appear whole or not at all, so readers need no lock; of several writers of one blob
+ * one writes and the others wait for it.  A writer may be killed at any point.  Any thread. */
 #ifndef SM_OCI_STORE_H
 #define SM_OCI_STORE_H
 
@@ -12,8 +13,10 @@
 #include "base/path.h"
 #include "base/sha256.h"
 #include "oci/digest.h"
+#include "oci/partial.h"
 #include "oci/platform.h"
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 struct sm_oci_store {
@@ -38,23 +41,34 @@ int sm_oci_store_read(const struct sm_oci_store *store, const char *digest, stru
 int sm_oci_store_put(const struct sm_oci_store *store, const char *digest, const void *data, size_t len,
                      struct sm_error *err);
 
-/* A blob that streams in.  begin, any number of writes, then commit, which checks size and digest; discard
- * ends it at any point (after commit it does nothing).  Embedded; not shared between threads. */
+/* The folder of the files being written. */
+int sm_oci_store_partial_path(const struct sm_oci_store *store, char out[PATH_MAX], struct sm_error *err);
+
+/* A blob that streams in.  init, begin, any number of writes, then commit, which checks size and digest.  discard or
+ * keep end it at any point (after commit they do nothing): keep leaves what came, for a later begin to go on from.
+ * Embedded; not shared between threads. */
 struct sm_oci_ingest {
-	struct sm_path_new file;
+	struct sm_oci_partial file;
 	struct sm_sha256 *hash;
+	char path[PATH_MAX]; /* the blob's */
 	char digest[SM_OCI_DIGEST_SIZE];
 	uint64_t expected;
-	uint64_t written;
+	uint64_t written; /* bytes that are there and hashed */
+	uint64_t synced;  /* bytes that the disk was told about */
 	struct sm_error *err;
 };
+void sm_oci_ingest_init(struct sm_oci_ingest *ingest);
+/* Locks the blob.  `written` is then what an earlier writer left, hashed again; *cancel (NULL: never) ends that.
+ * -EAGAIN with err left alone: another writes it; wait (oci/partial.h) and call again. */
 int sm_oci_ingest_begin(struct sm_oci_ingest *ingest, const struct sm_oci_store *store, const char *digest,
-                        uint64_t size, struct sm_error *err);
+                        uint64_t size, const atomic_bool *cancel, struct sm_error *err);
+/* Forget what came: the next write is the blob's first byte. */
+int sm_oci_ingest_restart(void *ingest);
 /* A sm_oci_sink (oci/source.h); refuses what goes beyond the expected size.  The error is set in begin's err. */
 int sm_oci_ingest_write(void *ingest, const void *data, size_t len);
 int sm_oci_ingest_commit(struct sm_oci_ingest *ingest, struct sm_error *err);
+void sm_oci_ingest_keep(struct sm_oci_ingest *ingest);
 void sm_oci_ingest_discard(struct sm_oci_ingest *ingest);
-#define SM_OCI_INGEST_CLEANUP __attribute__((cleanup(sm_oci_ingest_discard)))
 
 /* The manifest digest a reference (in its one spelling) last led to.  -ENOENT when it never did. */
 int sm_oci_store_ref_get(const struct sm_oci_store *store, const char *reference,
