@@ -53,7 +53,61 @@ describe("supermachine pull", function()
 		layout:tag(layout:image { layers = { ("\0"):rep(1024) } }, "latest")
 		local out, err = run(folder, ("pull --store %s oci:%s"):format(folder:join "store", folder:join "layout"))
 		assert.matches("^sha256:%x+\n$", out, err)
-		assert.are.equal("", err)
+		local layer = oci_layout.digest(("\0"):rep(1024))
+		-- What is over before anybody looks is told of by its end alone.
+		assert.are.equal(layer .. "  done  1.0 KiB\n", (err:gsub("^[^\n]*  fetching  1.0 KiB\n", "")))
+		local again, silence = run(folder, ("pull --quiet --store %s oci:%s"):format(folder:join "other",
+			folder:join "layout"))
+		assert.are.equal(out, again)
+		assert.are.equal("", silence)
+	end)
+
+	it("draws a line a layer on a terminal, and the digest is still on standard output alone", function()
+		if not scratch.has "script" then pending "script(1) is not installed" return end
+		local folder <close> = folders.new()
+		local layout = oci_layout.new(folder:join "layout")
+		layout:tag(layout:image { layers = { ("a"):rep(1024), ("b"):rep(3 << 20) } }, "latest")
+		local command = ("%s/supermachine pull --store %s oci:%s >%s"):format(build.dir, folder:join "store",
+			folder:join "layout", folder:join "out")
+		local drawn = scratch.run(("script -qec %s /dev/null </dev/null"):format(scratch.quote(command)))
+		assert.matches("^sha256:%x+\n$", scratch.read(folder:join "out"))
+		assert.matches("\27%[J%x+  done +1.0 KiB", drawn)
+		assert.matches("%x+  done +3.0 MiB\r?\n\27%[%?7h%s*$", drawn)
+		assert.is_nil(drawn:match "sha256")
+	end)
+
+	it("redraws what is under way, and leaves what has ended", function()
+		local progress = require "supermachine.cli.progress"
+		local pieces = {}
+		local file = { write = function(_, text) pieces[#pieces + 1] = text end, flush = function() end }
+		local listen = progress.redrawn(file)
+		for _, event in ipairs { { 1, "fetching" }, { 2, "waiting" }, { 1, "done" }, { 2, "reused" } } do
+			listen { index = event[1], state = event[2], digest = "sha256:layer" .. event[1], done = 5, total = 5 }
+		end
+		assert.are.same({
+			"\27[?7l\27[Jlayer1  fetching   5 B of 5 B\n\27[?7h",
+			"\27[?7l\27[1A\27[Jlayer1  fetching   5 B of 5 B\nlayer2  another pull fetches it  5 B\n\27[?7h",
+			"\27[?7l\27[2A\27[Jlayer1  done       5 B\nlayer2  another pull fetches it  5 B\n\27[?7h",
+			"\27[?7l\27[1A\27[Jlayer2  there already  5 B\n\27[?7h",
+		}, pieces)
+	end)
+
+	it("tells of rate and time left", function()
+		local progress = require "supermachine.cli.progress"
+		assert.are.same({ "0 B", "1023 B", "1.0 KiB", "1.5 MiB", "2048.0 GiB" }, {
+			progress.size(0), progress.size(1023), progress.size(1024), progress.size(3 << 19), progress.size(1 << 41),
+		})
+		local clock, rates = 0, {}
+		local line = progress.line(function() return clock end)
+		for i, done in ipairs { 0, 1 << 20, 2 << 20, 0, 1 << 20 } do
+			rates[i] = line { index = 1, digest = oci_layout.digest "", state = "fetching", done = done, total = 64 << 20 }
+			clock = clock + 1000
+		end
+		assert.is_nil(rates[1]:match "left")
+		assert.matches("  1.0 MiB of 64.0 MiB  1.0 MiB/s  1:03 left$", rates[2])
+		assert.matches("  2.0 MiB of 64.0 MiB  1.0 MiB/s  1:02 left$", rates[3])
+		assert.matches("  0 B of 64.0 MiB$", rates[4])
+		assert.matches("1.0 MiB/s", rates[5])
 	end)
 end)
 

@@ -4,7 +4,9 @@
 import hashlib
 import http.server
 import json
+import random
 import threading
+import time
 import urllib.parse
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -24,8 +26,28 @@ IMAGE = json.dumps({
     "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(CONFIG), "size": len(CONFIG)},
     "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(LAYER), "size": len(LAYER)}],
 }).encode()
+# Repositories under many/ have an image of several layers, each larger than what sockets hold.
+PIECE = 64 << 10
+MANY = [random.Random(i).randbytes(12 * PIECE + i) for i in range(6)]
+MANY_CONFIG = json.dumps({
+    "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [digest(layer) for layer in MANY]},
+}).encode()
+MANY_IMAGE = json.dumps({
+    "schemaVersion": 2, "mediaType": MANIFEST,
+    "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(MANY_CONFIG),
+               "size": len(MANY_CONFIG)},
+    "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(layer), "size": len(layer)}
+               for layer in MANY],
+}).encode()
 SCHEMA1 = json.dumps({"schemaVersion": 1, "name": "x", "tag": "t", "fsLayers": [], "history": []}).encode()
 TOKEN = "an-anonymous.token"
+log_lock = threading.Lock()
+
+
+def say(*words):
+    """A line of the log, whole whatever other threads say."""
+    with log_lock:
+        print(*words, flush=True)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -43,13 +65,116 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def ranged(self, data, start, status=None, count=None, **headers):
+        """The rest of data from start; cut after `count` bytes, and then the connection is closed."""
+        if start:
+            headers.setdefault("Content_Range", "bytes %d-%d/%d" % (start, len(data) - 1, len(data)))
+        rest = data[start:]
+        self.answer(status or (206 if start else 200), rest[:count], length=len(rest), **headers)
+        self.close_connection = count is not None and count < len(rest)
+
+    def many(self, how, what):
+        """A blob of many/HOW."""
+        shared, data = self.server, {digest(blob): blob for blob in MANY + [MANY_CONFIG]}[what]
+        if what == digest(MANY_CONFIG):
+            if how == "busy-config" and shared.times(how, what) == 1:
+                return self.answer(503, b"")
+            return self.answer(200, data)
+        start = int((self.headers.get("Range") or "bytes=0-")[len("bytes="):-1])
+        say("BLOB", how, MANY.index(data), start)
+        times, half = shared.times(how, what), len(data) // 2
+        if how == "drops":
+            return self.ranged(data, start, count=PIECE)
+        if how == "tiny-drops":
+            return self.ranged(data, start, count=10)
+        if how == "rangeless":
+            return self.ranged(data, 0, count=half if times == 1 else None)
+        if how == "wrong-range" and start:
+            return self.ranged(data, start, Content_Range="bytes %d-%d/%d" % (start + 1, len(data) - 1, len(data)))
+        if how == "other-size" and start:
+            return self.ranged(data, start, Content_Range="bytes %d-%d/%d" % (start, len(data), len(data) + 1))
+        if how == "no-range" and start:
+            return self.answer(416, b"")
+        if how == "other-range" and start:
+            return self.ranged(data[::-1], start)
+        if how == "stalls" and times == 1:
+            self.answer(200, data[:half], length=len(data))
+            self.wfile.flush()
+            threading.Event().wait()
+        if how == "error-500" and times <= 2:
+            return self.answer(500, b"{}", "application/json")
+        if how == "endless-500":
+            self.answer(500, b"", length=1 << 40)
+            while True:
+                self.wfile.write(bytes(PIECE))
+        if how == "limited" and times == 1:
+            shared.not_before[what] = time.monotonic() + 1
+            return self.answer(429, b"{}", "application/json", Retry_After="1")
+        if how == "limited" and time.monotonic() < shared.not_before[what]:
+            return self.answer(404, b"too early")
+        if how == "limited-for-an-hour":
+            return self.answer(429, b"{}", "application/json", Retry_After="3600")
+        if how == "garbage":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"10000\r\n" + data[:0x10000] + b"\r\nnot a number\r\n" + data[0x10000:])
+            self.close_connection = True
+            return None
+        if how == "shorter":
+            return self.answer(200, data[:-1])
+        if how == "longer":
+            return self.answer(200, data + b"x")
+        if how == "expired" and self.headers.get("Authorization") in (None, "Bearer " + TOKEN + "1"):
+            return self.challenge("many/expired")
+        if how == "four":
+            # Nobody is answered before four have asked.
+            try:
+                shared.four.wait(60)
+            except threading.BrokenBarrierError:
+                return self.answer(404, b"")
+        if how in ("slow", "meet", "two"):
+            with shared.lock:
+                shared.under_way += 1
+                say("UNDERWAY", how, shared.under_way)
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(data) - start))
+            if start:
+                self.send_header("Content-Range", "bytes %d-%d/%d" % (start, len(data) - 1, len(data)))
+            self.end_headers()
+            try:
+                while len(data) - start > PIECE // 4:
+                    self.wfile.write(data[start:start + PIECE // 4])
+                    self.wfile.flush()
+                    start += PIECE // 4
+                    time.sleep(0.001)  # a line of 16 MB/s
+            finally:
+                with shared.lock:
+                    shared.under_way -= 1
+            return self.wfile.write(data[start:])
+        if how == "gate" and not start:
+            self.answer(200, data[:half], length=len(data))
+            self.wfile.flush()
+            shared.gate.wait()
+            return self.wfile.write(data[half:])
+        return self.ranged(data, start, count=half if times == 1 and how.endswith("-range") or how == "broken" else None)
+
+    def challenge(self, name):
+        realm = "http://127.0.0.1:%d/token" % self.server.server_address[1]
+        return self.answer(401, b"{}", "application/json",
+                           WWW_Authenticate='Bearer realm="%s",service="many",scope="repository:%s:pull"' % (realm, name))
+
     def do_GET(self):
         bearer = self.headers.get("Authorization", "")
         host = "127.0.0.1:%d" % self.server.server_address[1]
-        print("GET", self.path, "authorized" if bearer else "anonymous", flush=True)
+        say("GET", self.path, "authorized" if bearer else "anonymous")
         url = urllib.parse.urlparse(self.path)
         if url.path == "/token":
             query = urllib.parse.parse_qs(url.query)
+            if query.get("service") == ["many"]:
+                self.server.tokens += 1
+                token = {"token": TOKEN + str(self.server.tokens)}
+                return self.answer(200, json.dumps(token).encode(), "application/json")
             fine = query.get("service") == ["fake service"] and query.get("scope") == ["repository:token/a:pull"]
             return self.answer(200 if fine else 400, json.dumps({"token": TOKEN}).encode(), "application/json")
         if url.path.startswith("/elsewhere/"):
@@ -58,6 +183,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = "/".join(name)
         if version != "v2":
             return self.answer(404, b"")
+        if name == "open-gate":
+            self.server.gate.set()
+            return self.answer(404, b"")
+        if name.startswith("many/"):
+            how = name[len("many/"):]
+            if kind == "blobs":
+                return self.many(how, what)
+            if how == "meet":
+                self.server.two.wait()
+            if how == "expired" and not bearer:
+                return self.challenge(name)
+            if how == "busy-manifest" and self.server.times(how, what) == 1:
+                return self.answer(500, b"")
+            return self.answer(200, MANY_IMAGE, MANIFEST)
         if name.startswith("token/") and bearer != "Bearer " + TOKEN:
             realm = "http://203.0.113.1/token" if name == "token/foreign" else "http://%s/token" % host
             challenge = 'Bearer realm="%s",service="fake service",scope="repository:%s:pull"' % (realm, name)
@@ -110,6 +249,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.lock = threading.Lock()
+        self.counts, self.not_before, self.under_way, self.tokens = {}, {}, 0, 0
+        self.gate, self.two, self.four = threading.Event(), threading.Barrier(2), threading.Barrier(4)
+
+    def times(self, *key):
+        """How often this has been asked for, now included."""
+        with self.lock:
+            self.counts[key] = self.counts.get(key, 0) + 1
+            return self.counts[key]
+
+    def handle_error(self, *_):
+        """A client that went away."""
 
 
 def serve(handler, context=None):

@@ -28,6 +28,13 @@ static int base_read_fd(lua_State *L)
 	return 1;
 }
 
+/* is_terminal(fd) -> boolean */
+static int base_is_terminal(lua_State *L)
+{
+	lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+	return 1;
+}
+
 void sm_lua_base_open(lua_State *L);
 
 /* "r", "w" or "rw". */
@@ -175,6 +182,7 @@ void sm_lua_base_open(lua_State *L)
 	static const luaL_Reg functions[] = {
 		{ "poll", base_poll },
 		{ "read_fd", base_read_fd },
+		{ "is_terminal", base_is_terminal },
 		{ "now_ms", base_now_ms },
 		{ "sha256", base_sha256 },
 		{ "json_check", base_json_check },

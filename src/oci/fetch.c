@@ -32,11 +32,12 @@ struct job {
 	struct sm_oci_transfer transfer;
 	struct sm_error sink_error;
 	uint64_t resumed;
-	uint64_t mark; /* bytes that were there when it last broke */
+	uint64_t mark; /* the most bytes that were ever there when it broke */
 	unsigned failures;
 	bool suspect; /* not all of its bytes came in one piece: they may not fit together */
 	int64_t at_ms;
 	int64_t told_ms;
+	uint64_t told_bytes;
 };
 
 struct fetch {
@@ -63,6 +64,7 @@ static void tell(struct job *job, enum sm_oci_progress_state state)
 	if (options->on_progress)
 		options->on_progress(options->progress_arg, &progress);
 	job->told_ms = sm_oci_retry_now_ms();
+	job->told_bytes = job->ingest.written;
 }
 
 static void set_state(struct job *job, enum state state)
@@ -98,11 +100,20 @@ static int end_failed(struct job *job, int code)
 	return code;
 }
 
+/* How long until the bytes that came may be told of; -1: there is nothing to tell. */
+static int64_t untold_ms(const struct job *job)
+{
+	if (!job->fetch->options->on_progress || job->told_bytes == job->ingest.written)
+		return -1;
+	int64_t left = job->told_ms + PROGRESS_MS - sm_oci_retry_now_ms();
+	return left > 0 ? left : 0;
+}
+
 static int sink(void *arg, const void *data, size_t len)
 {
 	struct job *job = arg;
 	int code = sm_oci_ingest_write(&job->ingest, data, len);
-	if (!code && job->fetch->options->on_progress && sm_oci_retry_now_ms() - job->told_ms >= PROGRESS_MS)
+	if (!code && untold_ms(job) == 0)
 		tell(job, SM_OCI_PROGRESS_FETCHING);
 	return code;
 }
@@ -111,7 +122,7 @@ static int restart(void *arg)
 {
 	struct job *job = arg;
 	job->suspect = false;
-	job->resumed = job->mark = 0;
+	job->resumed = 0;
 	return sm_oci_ingest_restart(&job->ingest);
 }
 
@@ -223,11 +234,13 @@ static int ended(struct job *job, struct sm_error *err)
 		if (restart(job) == 0)
 			return start(job, err);
 	}
+	/* From a server that knows no ranges the same bytes again are no progress. */
 	if (job->ingest.written >= job->mark + PROGRESS_BYTES)
 		job->failures = 0;
 	else
 		job->failures++;
-	job->mark = job->ingest.written;
+	if (job->mark < job->ingest.written)
+		job->mark = job->ingest.written;
 	if (!transfer->transient || job->sink_error.code || job->failures > job->fetch->options->retries) {
 		struct sm_error *why = job->sink_error.code ? &job->sink_error : &transfer->err;
 		if (!why->code)
@@ -248,6 +261,23 @@ static int ended(struct job *job, struct sm_error *err)
 	return 0;
 }
 
+/* How long until the clock lets the job do something; -1: it does not wait for the clock. */
+static int64_t clock_ms(const struct job *job)
+{
+	int64_t left;
+	switch (job->state) {
+	case PAUSED:
+		left = job->at_ms - sm_oci_retry_now_ms();
+		return left > 0 ? left : 0;
+	case WAITING:
+		return LOCK_LOOKS_MS;
+	case FETCHING:
+		return untold_ms(job);
+	default:
+		return -1;
+	}
+}
+
 /* Whatever can move does; *ret_timeout_ms is when the clock will next let something. */
 static int move(struct fetch *fetch, bool *ret_over, int *ret_timeout_ms, struct sm_error *err)
 {
@@ -255,10 +285,11 @@ static int move(struct fetch *fetch, bool *ret_over, int *ret_timeout_ms, struct
 	*ret_timeout_ms = -1;
 	for (size_t i = 0; i < fetch->count; i++) {
 		struct job *job = &fetch->jobs[i];
-		int64_t now_ms = sm_oci_retry_now_ms();
 		bool room = fetch->fetching < fetch->options->parallel;
 		int code = 0;
-		if (job->state == PAUSED && job->at_ms <= now_ms)
+		if (job->state == FETCHING && untold_ms(job) == 0)
+			tell(job, SM_OCI_PROGRESS_FETCHING);
+		else if (job->state == PAUSED && clock_ms(job) == 0)
 			code = start(job, err);
 		else if (room && (job->state == WAITING || (job->state == QUEUED && fetch->waiting < WAITING_MAX)))
 			code = begin(job, err);
@@ -266,9 +297,7 @@ static int move(struct fetch *fetch, bool *ret_over, int *ret_timeout_ms, struct
 			return code;
 		if (job->state != ENDED)
 			*ret_over = false;
-		int64_t wait_ms = job->state == PAUSED    ? job->at_ms - now_ms
-		                  : job->state == WAITING ? LOCK_LOOKS_MS
-		                                          : -1;
+		int64_t wait_ms = clock_ms(job);
 		if (wait_ms >= 0 && (*ret_timeout_ms < 0 || wait_ms < *ret_timeout_ms))
 			*ret_timeout_ms = (int)wait_ms;
 	}

@@ -69,10 +69,11 @@ function arguments.bake_options(options)
 	}
 end
 
---- Pull as the command line says.
-function arguments.pull(sm, reference, options, policy)
+--- Pull as the command line says; on_progress may be nil.
+function arguments.pull(sm, reference, options, policy, on_progress)
 	return sm.image.pull(reference, {
 		store = options.store, platform = options.platform, insecure = options.insecure, policy = policy,
+		parallel = options.parallel, on_progress = on_progress,
 	})
 end
 
