@@ -331,7 +331,7 @@ describe("a credential helper that hangs", function()
 			build.dir, arguments))
 		local group = scratch.read(home .. "/pid"):match "%d+"
 		-- Its children are init's to wait for, and may be so still.
-		assert.equal("", scratch.run(("ps -o stat= -g %s | grep -v Z || true"):format(group)))
+		assert.equal("", scratch.run(("ps -eo pgid=,stat=,args= | grep '^ *%s  *[^Z]' || true"):format(group)))
 		return output
 	end
 

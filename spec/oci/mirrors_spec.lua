@@ -69,6 +69,16 @@ describe("the table of registries", function()
 		assert.matches("GET /v2/app/manifests/" .. digest, origin)
 	end)
 
+	check("goes on to the next one for a layer alone", function()
+		settings '{"registries": {"HOST": {"mirrors": ["http://OTHER/no-layer"]}}}'
+		local origin, mirror = heard(function() assert(pull "app") end)
+		assert.not_matches("/manifests/", origin)
+		local layer = origin:match "^%S+ GET /v2/app/blobs/(%S+) anonymous %-\n$"
+		assert.matches("GET /v2/no%-layer/app/blobs/" .. layer, mirror)
+		refused("ENOENT", layer .. ": not there, status 404; mirror 127.0.0.1:%d+: .*no%-layer/no%-layer: " .. layer,
+			"no-layer")
+	end)
+
 	check("names all that were asked when none has it", function()
 		settings '{"registries": {"HOST": {"mirrors": ["http://127.0.0.1:1", "http://OTHER/absent"]}}}'
 		refused("ENOENT", "registry 127.0.0.1:%d+: absent: latest: not there, status 404; mirror 127.0.0.1:1: GET http:" ..

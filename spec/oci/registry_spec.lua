@@ -28,6 +28,7 @@ describe("pulling from a registry", function()
 			server:push(("oci:%s:%s"):format(images.path, tag), "some/app:" .. tag, "--all --preserve-digests")
 		end
 		server:push(("oci:%s:one"):format(images.path), "some/app:docker", "-f v2s2")
+		server:push(("oci:%s:both"):format(images.path), "some/app:list", "--all -f v2s2")
 	end)
 	teardown(function()
 		if server then server:stop() end
@@ -73,6 +74,13 @@ describe("pulling from a registry", function()
 
 	check("takes Docker's schema 2", function()
 		local image <close> = assert(pull "some/app:docker")
+		assert.matches("^application/vnd%.docker%.image%.rootfs%.diff%.tar", image:layers()[1].media_type)
+	end)
+
+	-- A registry gives who does not ask for lists the manifest for amd64.
+	check("takes Docker's list", function()
+		local image <close> = assert(pull("some/app:list", { platform = "arm64" }))
+		assert.equal("linux/arm64", image:platform())
 		assert.matches("^application/vnd%.docker%.image%.rootfs%.diff%.tar", image:layers()[1].media_type)
 	end)
 

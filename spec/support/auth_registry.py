@@ -132,6 +132,8 @@ class Handler(fake_registry.Handler):
             return self.answer(200, fake_registry.CONFIG)
         if name == "to-http":
             return self.answer(302, b"", Location="http://127.0.0.1:%d/elsewhere" % port)
+        if name == "no-layer":
+            return self.answer(404, b"")
         if name in ("basic", "token", "redirected"):
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             return self.answer(307, b"", Location="%s://localhost:%d/elsewhere?signature=x" % (scheme, port))
