@@ -101,6 +101,17 @@ describe("baking a layer", function()
 			assert.is_truthy(layer.bake(tar, image, { max_bytes = 8000000 }))
 		end)
 
+		-- 200 bytes an entry, besides the names themselves, and a chunk of the arena.
+		it("what entries take only over 200 bytes each", function()
+			for _, code in ipairs { "add('%07d' % i)", "add('%07d' % i, 'dir')", "add('%07d' % i, 'symlink', to='')" } do
+				layer.tar(tar, "for i in range(20000):\n " .. code:gsub("to=''", "to='t'"))
+				local options = { max_memory_bytes = 20000 * (200 + 8) + (256 << 10) }
+				assert.is_truthy(layer.bake(tar, image, options), code)
+				os.remove(image)
+			end
+			assert_refused("E2BIG", { "memory" }, { max_memory_bytes = 20000 * 60 })
+		end)
+
 		it("a bomb, before it is unpacked whole", function()
 			scratch.run(("head -c 50000000 /dev/zero | gzip -9 >'%s'"):format(tar))
 			assert_refused("EFBIG", { "unpacks to more than 1000000 bytes" }, { max_bytes = 1000000 })

@@ -126,7 +126,7 @@ describe("a layer over others", function()
 			add('tmp/deep', 'dir', mode=0o700, uid=9)
 			add('file')
 		]]
-		local stats, paths = add "add('tmp/deep/new'); add('file/x'); add('other/x'); add('tmp/.wh.gone')"
+		local stats, paths, _ = add "add('tmp/deep/new'); add('file/x'); add('other/x'); add('tmp/.wh.gone')"
 		assert.is_true(stats.chained)
 		local tmp = paths.tmp
 		assert.are.same({ tonumber("1777", 8), 1, 2, 3, 500000000, { ["user.t"] = "v" } },

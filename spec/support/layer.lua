@@ -52,7 +52,8 @@ end
 -- erofs-utils finds nothing to say about the image.
 function layer.fsck(image)
 	-- It goes into directories by recursion, with a block on the stack each.
-	local output = scratch.run(("ulimit -s 65536 2>/dev/null; fsck.erofs '%s'"):format(image)):gsub("No errors found\n?", "")
+	local output = scratch.run(("ulimit -s 65536 2>/dev/null; fsck.erofs '%s'"):format(image))
+	output = output:gsub("No errors found\n?", "")
 	assert(output == "", output)
 	scratch.run(("dump.erofs -s '%s'"):format(image))
 end

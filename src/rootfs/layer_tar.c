@@ -54,6 +54,16 @@ static int tar_failed(const struct walk *walk, struct sm_error *err)
 	                    why ? why : "damaged tar");
 }
 
+/* Between entries. */
+static int header_failed(const struct walk *walk, struct sm_error *err)
+{
+	int code = tar_failed(walk, err);
+	if (code == -ECANCELED)
+		return code;
+	return walk->shown[0] ? sm_error_context(err, "after entry '%s'", walk->shown)
+	                      : sm_error_context(err, "first entry");
+}
+
 /* Names are bytes here as they are in Linux, so the walk is in the C locale, where the library keeps what it cannot
  * convert and warns.  (In a UTF-8 locale it would compose decomposed characters: other names.)  Any other
  * warning means that something was left out. */
@@ -222,13 +232,8 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 		int status = archive_read_next_header(walk->tar, &entry);
 		if (status == ARCHIVE_EOF)
 			return sm_tree_settle(walk->tree, err);
-		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar))) {
-			int code = tar_failed(walk, err);
-			if (code == -ECANCELED)
-				return code;
-			return walk->shown[0] ? sm_error_context(err, "after entry '%s'", walk->shown)
-			                      : sm_error_context(err, "first entry");
-		}
+		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar)))
+			return header_failed(walk, err);
 		if (++walk->stats->tar_entries > max_entries)
 			return sm_error_set(err, E2BIG, "the layer has more than %llu entries",
 			                    (unsigned long long)max_entries);
@@ -270,7 +275,7 @@ int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, stru
 	else if (archive_read_support_format_tar(walk.tar) != ARCHIVE_OK ||
 	         archive_read_support_format_empty(walk.tar) != ARCHIVE_OK ||
 	         archive_read_open(walk.tar, &walk, NULL, tar_read, NULL) != ARCHIVE_OK)
-		code = tar_failed(&walk, err);
+		code = header_failed(&walk, err);
 	if (code == 0)
 		code = walk_entries(&walk, max_entries, err);
 	/* After a failure free alone keeps what the reader holds. */

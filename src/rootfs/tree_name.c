@@ -65,6 +65,10 @@ struct sm_tree_name *sm_tree_name_find(const struct sm_tree *tree, const struct 
 static int buckets_grow(struct sm_tree *tree)
 {
 	uint32_t nbuckets = tree->nbuckets * 2;
+	if (nbuckets * sizeof(struct sm_tree_name *) > tree->arena.max - tree->arena.total) {
+		errno = E2BIG;
+		return -E2BIG;
+	}
 	struct sm_tree_name **buckets = calloc(nbuckets, sizeof(struct sm_tree_name *));
 	if (!buckets)
 		return -ENOMEM;
