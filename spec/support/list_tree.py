@@ -4,7 +4,7 @@ os.chdir(sys.argv[1])
 links = {}
 def show(path):
     s = os.lstat(path)
-    first = links.setdefault(s.st_ino, path)
+    first = links.setdefault((s.st_dev, s.st_ino), path)
     kind = stat.S_IFMT(s.st_mode)
     size = s.st_size if kind in (stat.S_IFREG, stat.S_IFLNK) else 0
     more = os.readlink(path) if kind == stat.S_IFLNK else ''
