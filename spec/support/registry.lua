@@ -83,5 +83,6 @@ function registry:stop()
 	self.stop_server()
 	scratch.remove(self.folder)
 end
+registry.__close = registry.stop
 
 return registry
