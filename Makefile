@@ -31,7 +31,7 @@ $(error ARCH=x86_64 is built on x86_64 only, and this machine is $(HOST_ARCH))
 endif
 
 # Asked for once, and only when something is compiled by this very make.
-COMPILES := $(filter-out clean help deps kernel demo test layers format lint asan tsan,$(or $(MAKECMDGOALS),all))
+COMPILES := $(filter-out clean help deps kernel demo test layers format lint asan tsan fuzz,$(or $(MAKECMDGOALS),all))
 SYSROOT := $(if $(and $(CROSS),$(COMPILES)),$(shell vendor/cross/sysroot $(ARCH)))
 ifneq ($(and $(CROSS),$(COMPILES)),)
 ifeq ($(SYSROOT),)
@@ -72,7 +72,8 @@ ROOM_SOURCES  := $(filter-out $(OTHER_ARCH),$(foreach room,$(ROOMS),$(sort $(wil
 LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
 GUEST_SOURCES := $(sort $(wildcard src/guest/*.c))
 SPEC_PRELOADS := $(sort $(wildcard spec/*/*_preload.c))
-SPEC_SOURCES  := $(filter-out $(OTHER_ARCH) $(SPEC_PRELOADS),$(sort $(wildcard spec/*/*.c)))
+FUZZ_SOURCES  := $(sort $(wildcard spec/fuzz/*.c))
+SPEC_SOURCES  := $(filter-out $(OTHER_ARCH) $(SPEC_PRELOADS) $(FUZZ_SOURCES),$(sort $(wildcard spec/*/*.c)))
 ALL_C         := $(sort $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] spec/*/*.[ch]))
 
 object = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
@@ -216,6 +217,21 @@ asan:
 tsan:
 	+$(MAKE) SAN=thread test-direct
 
+# Each fuzzer for so many seconds, from its seeds on; what it finds stays in $(BUILD)/fuzz.
+FUZZ_SECONDS ?= 20
+FUZZERS      := $(patsubst spec/%.c,%,$(FUZZ_SOURCES))
+.PHONY: fuzz fuzzers
+fuzz:
+	@vendor/missing fuzz
+	+@$(MAKE) --no-print-directory CC=clang BUILD=$(BUILD)/fuzz SAN=fuzzer-no-link,address,undefined fuzzers
+	@spec/support/fuzz $(BUILD)/fuzz $(FUZZ_SECONDS) $(notdir $(FUZZERS))
+
+fuzzers: $(FUZZERS:%=$(BUILD)/spec/%)
+$(FUZZERS:%=$(BUILD)/spec/%): $(BUILD)/spec/%: spec/%.c $(BUILD)/.flags $(ARCHIVE)
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(ARCHIVE) $(LDFLAGS) $(LIBS)
+
 # ---------------------------------------------------------------------------------------------------
 
 .PHONY: install clean help
@@ -242,6 +258,7 @@ help:
 	@echo 'make layers       which room includes which'
 	@echo 'make lint         luacheck, clang-format, banned calls;  make format  repairs the formatting'
 	@echo 'make asan tsan    the direct tier under sanitizers'
+	@echo 'make fuzz         each fuzzer for FUZZ_SECONDS=20'
 	@echo 'make lab-shell    a shell in the emulated host'
 	@echo 'make install      below PREFIX (and DESTDIR);  make clean'
 	@echo
