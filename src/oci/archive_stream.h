@@ -9,7 +9,8 @@
 struct archive_entry;
 struct sm_oci_archive_stream;
 
-/* fd and path (for messages) are borrowed; the descriptor's position is neither used nor moved, so one serves several. */
+/* fd and path (for messages) are borrowed; the descriptor's position is neither used nor moved, so one serves several.
+ */
 int sm_oci_archive_stream_open(int fd, const char *path, const atomic_bool *cancel,
                                struct sm_oci_archive_stream **ret_stream, struct sm_error *err);
 void sm_oci_archive_stream_free(struct sm_oci_archive_stream *stream); /* NULL is fine */
