@@ -223,6 +223,7 @@ describe("the store's gc", function()
 		local temporaries = {
 			"blobs/sha256/" .. hex .. ".tmp.abcdef", "blobs/sha256/" .. hex .. ".partial", "refs/" .. hex .. ".tmp.abcdef",
 			"erofs/sha256-" .. hex .. ".erofs.tmp.abcdef", "snapshots/" .. hex .. ".tmp.abcdef/ram",
+			"partial/" .. hex,
 		}
 		for _, name in ipairs(temporaries) do
 			store:make_folder(name:match "^(.*)/")

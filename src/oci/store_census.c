@@ -46,6 +46,12 @@ static bool is_snapshot(const char *name)
 	return !strstr(name, ".tmp.");
 }
 
+static bool is_never(const char *name)
+{
+	(void)name;
+	return false;
+}
+
 /* What a folder holds, and one level below. */
 static uint64_t folder_bytes(int parent, const char *name)
 {
@@ -256,6 +262,7 @@ int sm_oci_census_take(const struct sm_oci_store *store, sm_oci_facts_read facts
 	if (code < 0 || (code = read_folder(store, "blobs/sha256", is_hex, &ret->blobs, err)) < 0 ||
 	    (code = read_folder(store, "erofs", is_erofs, &ret->erofs, err)) < 0 ||
 	    (code = read_folder(store, "snapshots", is_snapshot, &ret->snapshots_folder, err)) < 0 ||
+	    (code = read_folder(store, "partial", is_never, &ret->partial, err)) < 0 ||
 	    (code = read_folder(store, "roots", is_hex, &ret->roots, err)) < 0 || (code = read_refs(ret, err)) < 0 ||
 	    !facts)
 		return code;
@@ -283,6 +290,7 @@ void sm_oci_census_done(struct sm_oci_census *census)
 	folder_done(&census->blobs);
 	folder_done(&census->erofs);
 	folder_done(&census->snapshots_folder);
+	folder_done(&census->partial);
 	folder_done(&census->roots);
 	memset(census, 0, sizeof *census);
 }

@@ -4,6 +4,7 @@
  *   blobs/sha256/HEX       blobs
  *   erofs/...HEX.erofs     layers as EROFS images; HEX is the diff id's, or the chain id's
  *   snapshots/NAME/        baked snapshots
+ *   partial/               blobs and references that are being written, or were when their process died
  *   roots/HEX              the paths of snapshots elsewhere whose disks lie here; HEX is the path's hash
  *
  * Other names in these folders are temporaries; other folders are left alone.  A census is one thread's. */
@@ -58,7 +59,7 @@ struct sm_oci_snapshot {
 
 struct sm_oci_census {
 	const struct sm_oci_store *store;
-	struct sm_oci_folder refs_folder, blobs, erofs, snapshots_folder, roots;
+	struct sm_oci_folder refs_folder, blobs, erofs, snapshots_folder, partial, roots;
 	struct sm_oci_ref *refs;
 	size_t nrefs;
 	struct sm_oci_snapshot *snapshots;

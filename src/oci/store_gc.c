@@ -228,6 +228,7 @@ static int run(struct gc *gc, struct sm_error *err)
 	for (size_t i = 0; i < census->nsnapshots && code == 0; i++)
 		code = judge_snapshot(gc, &census->snapshots[i], err);
 	if (code < 0 || (code = sweep(gc, &census->snapshots_folder, NULL, err)) < 0 ||
+	    (code = sweep(gc, &census->partial, NULL, err)) < 0 ||
 	    (code = sweep(gc, &census->roots, "root", err)) < 0 ||
 	    (code = sweep(gc, &census->refs_folder, NULL, err)) < 0 ||
 	    (code = sweep(gc, &census->erofs, gc->keep_erofs ? NULL : "erofs", err)) < 0)

@@ -357,6 +357,7 @@ int sm_oci_store_du(const struct sm_oci_store *store, sm_oci_facts_read facts, c
 	add_up(&census.blobs, &blobs, &temporaries, &unused_bytes);
 	add_up(&census.erofs, &erofs, &temporaries, &unused_bytes);
 	add_up(&census.snapshots_folder, &snapshots, &temporaries, NULL);
+	add_up(&census.partial, &temporaries, &temporaries, NULL);
 	uint64_t bytes = blobs.bytes + erofs.bytes + snapshots.bytes + temporaries.bytes;
 	if (!add_total(report, "blobs", &blobs) || !add_total(report, "erofs", &erofs) ||
 	    !add_total(report, "snapshots", &snapshots) || !add_total(report, "temporaries", &temporaries) ||
