@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	};
 	struct sm_rootfs_layer_stats stats;
 	struct sm_error err;
-	if (sm_rootfs_layer_bake(fd, NULL, path, &options, &stats, &err) >= 0) {
+	if (sm_rootfs_layer_bake(fd, NULL, path, NULL, &options, &stats, &err) >= 0) {
 		int image = open(path, O_RDONLY | O_CLOEXEC);
 		if (image < 0 || (uint64_t)lseek(image, 0, SEEK_END) != stats.image_bytes)
 			abort();
