@@ -52,9 +52,10 @@ describe("an image of", function()
 				root))
 			local seen = folder:join(name .. ".list")
 			scratch.run(("LC_ALL=C.UTF-8 python3 spec/support/list_tree.py %s >%s"):format(root, seen))
-			-- With what differs first, if anything does.
-			scratch.run(("diff '%s/zoo/%s.list' %s | head -n 20; cmp '%s/zoo/%s.list' %s"):format(build.dir, name, seen,
-				build.dir, name, seen))
+			-- Not the root folder itself, the first line: a machine's is that of its writable layer.
+			scratch.run(("tail -n +2 '%s/zoo/%s.list' >%s.expected; tail -n +2 %s >%s.seen"):format(build.dir, name, seen, seen,
+				seen))
+			scratch.run(("diff %s.expected %s.seen | head -n 20; cmp %s.expected %s.seen"):format(seen, seen, seen, seen))
 			local files, bytes = 0, 0
 			for line in io.lines(seen) do
 				files, bytes = files + 1, bytes + tonumber(line:match "[\"'] 0o%d+ %d+ %d+ %-?%d+ (%d+) ")
