@@ -238,8 +238,8 @@ static int parse_name(struct parser *p, bool full, struct sm_oci_reference *ref)
 		const char *start = p->at;
 		if ((code = parse_host(p, end, ref)) < 0)
 			return code;
-		/* A host by its upper-case letters alone would be read as part of the name without them, and an archive's
-		 * names cannot say https:// to tell. */
+		/* A host by its upper-case letters alone would be read as part of the name without them, and an
+		 * archive's names cannot say https:// to tell. */
 		if (ref->kind == SM_OCI_REFERENCE_DOCKER_ARCHIVE && !is_host(ref->host, ref->host + strlen(ref->host)))
 			memcpy(ref->host, start, (size_t)(end - start));
 		if (!slash)
