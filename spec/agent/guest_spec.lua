@@ -30,7 +30,7 @@ describe("the guest's init #lab", function()
 	it("powers off with the reason on the console when it cannot go on", function()
 		for cmdline, reason in pairs {
 			["supermachine.nope=1"] = "kernel command line: unknown option supermachine.nope",
-			["supermachine.layers=3"] = "disk /dev/vda has 0 layers, 1 to 128 are possible",
+			["supermachine.layers=3"] = "disk /dev/vda has 0 layers, 1 to 255 are possible",
 			["supermachine.upper_mib=x"] = "supermachine.upper_mib=x: not a number in range",
 		} do
 			local vm <close> = bare(cmdline)
