@@ -84,6 +84,8 @@ describe("an image reference", function()
 		{ "docker-archive:a.tar:localhost:5000/b/c:1", "docker-archive:a.tar:localhost:5000/b/c:1",
 			host = "localhost:5000", repository = "b/c", tag = "1" },
 		{ "docker-archive:a.tar:[::1]:5000/b:1", "docker-archive:a.tar:[::1]:5000/b:1", host = "[::1]:5000" },
+		{ "doCker-daemon:5/x", "https://docker-daemon:5/x:latest", host = "docker-daemon:5" },
+		{ "docker://oci:5000/x", "https://oci:5000/x:latest", host = "oci:5000" },
 		{ "docker-archive:a.tar:T/xg", "docker-archive:a.tar:T/xg:latest", host = "T" },
 		{ "docker-archive:a.tar:EXAMPLE.com/xg", "docker-archive:a.tar:example.com/xg:latest", host = "example.com" },
 		{ "docker-archive:a.tar:@0", "docker-archive:a.tar:@0", index = 0 },

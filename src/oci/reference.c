@@ -296,12 +296,18 @@ static const char *const foreign[] = {
 	"containers-storage:", "docker-daemon:", "ostree:", "sif:", "tarball:", "atomic:",
 };
 
-static int check_foreign(const struct parser *p)
+static bool is_foreign(const char *text)
 {
 	for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
-		if (starts(p->text, foreign[i]))
-			return wrong(p, p->text,
-			             "this transport is not supported (docker:// before it makes it a name)");
+		if (starts(text, foreign[i]))
+			return true;
+	return false;
+}
+
+static int check_foreign(const struct parser *p)
+{
+	if (is_foreign(p->text))
+		return wrong(p, p->text, "this transport is not supported (docker:// before it makes it a name)");
 	if (strstr(p->text, "://"))
 		return wrong(p, p->text, "scheme is none of http://, https://, docker://");
 	return 0;
@@ -354,6 +360,15 @@ const char *sm_oci_reference_kind_name(enum sm_oci_reference_kind kind)
 	return names[kind];
 }
 
+/* "oci:5000" is a host to who says docker:// before it, or OCI:5000. */
+static bool is_transport(const char *host)
+{
+	for (size_t i = 0; i < sizeof transports / sizeof transports[0]; i++)
+		if (starts(host, transports[i].prefix))
+			return true;
+	return is_foreign(host);
+}
+
 static const char *prefix_of(const struct sm_oci_reference *reference)
 {
 	const char *host = reference->host;
@@ -363,8 +378,8 @@ static const char *prefix_of(const struct sm_oci_reference *reference)
 				return transports[i].prefix;
 	if (reference->plain_http)
 		return "http://";
-	/* A host that would be read as a folder of docker.io needs to be named in full. */
-	return is_host(host, host + strlen(host)) ? "" : "https://";
+	/* A host that would be read as a folder of docker.io, or as something else, needs to be named in full. */
+	return is_host(host, host + strlen(host)) && !is_transport(host) ? "" : "https://";
 }
 
 void sm_oci_reference_format(const struct sm_oci_reference *reference, char out[SM_OCI_REFERENCE_TEXT])
