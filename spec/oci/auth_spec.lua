@@ -326,7 +326,7 @@ describe("a credential helper that hangs", function()
 	after_each(no_home)
 	-- Prints what became of it, and then its processes that are left.
 	local function run(arguments)
-		helper("hangs", 'echo $$ >"$HOME/pid"; sleep 1000 & sleep 1000')
+		helper("hangs", 'echo $$ >"$HOME/pid"; sleep 1000 & [ ! -p "$HOME/told" ] || echo >"$HOME/told"; sleep 1000')
 		local output = scratch.run(("PATH=%s/bin:$PATH HOME=%s %s/spec/oci/credential_helper %s"):format(home, home,
 			build.dir, arguments))
 		local group = scratch.read(home .. "/pid"):match "%d+"

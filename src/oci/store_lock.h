@@ -1,12 +1,13 @@
 /* Who may take what out of the store, and when.  All locks are flock(2): they go with the process, however it ends.
  *
- *   the store's lock   on the folder blobs/.  Shared by whoever writes to the store, for as long as anything it counts
- * on is not yet referenced: a pull from its first look for a blob until the reference is written and the image holds
- * its manifest; a tag; the making of EROFS images; the saving of a snapshot. Exclusive for gc and for the removal of
- * what is damaged.  So whoever has it exclusively knows that every temporary in the store is a dead process's. holds
- * shared, on single files, for as long as they are used: an open image holds its manifest (and by that all it names),
- * an open snapshot its RAM file, an open disk (a machine's or a snapshot's) its EROFS files.  The lock belongs to the
- * open file, so it lasts until the last copy of the descriptor and the last mapping are gone, in a worker too.
+ * - The store's lock is on the folder blobs/.  Shared by whoever writes to the store, for as long as anything it counts
+ *   on is not yet referenced: a pull from its first look for a blob until the reference is written and the image holds
+ *   its manifest; a tag; the making of EROFS images; the saving of a snapshot.  Exclusive for gc and for the removal of
+ *   what is damaged.  So whoever has it exclusively knows that every temporary in the store is a dead process's.
+ * - Holds are shared locks on single files, for as long as they are used: an open image holds its manifest (and by that
+ *   all it names), an open snapshot its RAM file, an open disk (a machine's or a snapshot's) its EROFS files.  The lock
+ *   belongs to the open file, so it lasts until the last copy of the descriptor and the last mapping are gone, in a
+ *   worker too.
  *
  * Lock order: the store's lock, then a pull's lock on one digest, then holds.  gc only ever tries a hold, so it waits
  * for nothing but the store's lock.  Removing a reference and reading need no lock.
