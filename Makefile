@@ -46,7 +46,7 @@ MUSL_CC ?= musl-gcc
 
 # Flags ------------------------------------------------------------------------------------------
 
-LIBRARIES := libcrypto zlib libcjson libcurl libarchive
+LIBRARIES := libcrypto zlib libisal libcjson libcurl libarchive
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)

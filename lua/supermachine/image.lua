@@ -12,12 +12,13 @@ local methods = core.methods "supermachine.image"
 local pull_options = {
 	store = "string", platform = "string", policy = "string", insecure = "boolean", ca_file = "string",
 	username = "string", password = "string", config = "string", blob_max_bytes = "integer", parallel = "integer",
-	retries = "integer", stall_ms = "integer", timeout_ms = "integer", on_progress = "function",
+	retries = "integer", stall_ms = "integer", rootfs = "boolean", timeout_ms = "integer", on_progress = "function",
 }
 
 --- Fetch an image into the store and check every byte of it.  reference: "nginx:1.27", "http://host:port/name:tag",
 -- "oci:DIR[:TAG]", "oci-archive:FILE[:TAG]", "docker-archive:FILE[:NAME[:TAG]]", "dir:PATH".  Returns the image and
 -- what was fetched: { fetched_bytes, fetched_layers, reused_bytes, reused_layers, resumed_bytes, retries }.
+-- rootfs = true does the work of image:rootfs() too, while the layers come in.
 -- on_progress(event) hears of each layer: { index, digest, state, done, total }, state being "waiting" (another process
 -- fetches it), "fetching", "retrying", or, at its end, "done", "reused" or "failed"; ten times a second at most, and of
 -- each layer the latest.

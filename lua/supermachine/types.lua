@@ -47,6 +47,7 @@ local image_module = {}
 ---@field parallel? integer  layers at once; default 4
 ---@field retries? integer   of what broke off or is overloaded, in a row without progress; default 5
 ---@field stall_ms? integer  a transfer of less than 1 KiB/s for so long is given up and tried again; default 60000
+---@field rootfs? boolean  make the layers EROFS files too, while they come in; default false
 ---@field timeout_ms? integer  of the whole
 ---@field on_progress? fun(event: supermachine.pull_event)
 

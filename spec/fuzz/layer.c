@@ -26,7 +26,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	};
 	struct sm_rootfs_layer_stats stats;
 	struct sm_error err;
-	if (sm_rootfs_layer_bake(fd, NULL, path, NULL, &options, &stats, &err) >= 0) {
+	const struct sm_rootfs_tar tar = { .read = sm_rootfs_tar_read, .arg = &fd };
+	if (sm_rootfs_layer_bake(&tar, NULL, path, NULL, &options, &stats, &err) >= 0) {
 		int image = open(path, O_RDONLY | O_CLOEXEC);
 		if (image < 0 || (uint64_t)lseek(image, 0, SEEK_END) != stats.image_bytes)
 			abort();

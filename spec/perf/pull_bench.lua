@@ -32,7 +32,7 @@ return {
 
 		local pull = ([[rm -rf %s; %s/supermachine -e "
 			local sm = require 'supermachine'
-			local image = assert(sm.image.pull('http://%s', { store = '%s' }))
+			local image = assert(sm.image.pull('http://%s', { store = '%s', rootfs = true }))
 			assert(image:rootfs())"]]):format(ours, build.dir, name, ours)
 		local unpack = ([[rm -rf %s; mkdir %s
 			skopeo copy -q --src-tls-verify=false docker://%s oci:%s/layout:latest

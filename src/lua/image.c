@@ -5,8 +5,8 @@
 #include "lua/pull_progress.h"
 #include "lua/support.h"
 #include "oci/credentials.h"
-#include "oci/pull.h"
 #include "oci/retry.h"
+#include "rootfs/image.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -144,6 +144,7 @@ struct pull {
 	char *reference, *store, *platform, *ca_file, *username, *password, *config;
 	struct sm_oci_image *image;
 	struct sm_oci_pull_stats stats;
+	bool rootfs;
 	struct sm_lua_pull_progress progress;
 };
 
@@ -167,7 +168,7 @@ static int pull_run(struct sm_op *op, void *arg, struct sm_error *err)
 	struct pull *pull = arg;
 	pull->options.cancel = sm_op_cancel_flag(op);
 	pull->options.cancel_fd = sm_op_cancel_fd(op);
-	return sm_oci_pull(&pull->options, &pull->image, &pull->stats, err);
+	return (pull->rootfs ? sm_rootfs_pull : sm_oci_pull)(&pull->options, &pull->image, &pull->stats, err);
 }
 
 static void set_number(lua_State *L, const char *name, uint64_t value)
@@ -233,14 +234,14 @@ static bool copy(const char *text, char **ret, const char **ret_borrowed)
 }
 
 /* image_pull_begin(reference, { store=, platform=, policy=, insecure=, ca_file=, username=, password=, config=,
- * blob_max_bytes=, parallel=, retries=, stall_ms= }) -> operation, whose finish gives the image and a table of counts,
- * those of struct sm_oci_pull_stats, and whose progress gives a list (lua/pull_progress.h).  The fields are those of
- * struct sm_oci_pull_options. */
+ * blob_max_bytes=, parallel=, retries=, stall_ms=, rootfs= }) -> operation, whose finish gives the image and a table of
+ * counts, those of struct sm_oci_pull_stats, and whose progress gives a list (lua/pull_progress.h).  The fields are
+ * those of struct sm_oci_pull_options; rootfs: by sm_rootfs_pull. */
 static int image_pull_begin(lua_State *L)
 {
 	static const char *const known[] = {
 		"store",  "platform",       "policy",   "insecure", "ca_file",  "username", "password",
-		"config", "blob_max_bytes", "parallel", "retries",  "stall_ms", NULL,
+		"config", "blob_max_bytes", "parallel", "retries",  "stall_ms", "rootfs",   NULL,
 	};
 	size_t len;
 	const char *reference = luaL_checklstring(L, 1, &len);
@@ -260,11 +261,13 @@ static int image_pull_begin(lua_State *L)
 	unsigned retries = check_number(L, 2, "retries", SM_OCI_RETRIES, 0, 1000);
 	unsigned stall_ms = check_number(L, 2, "stall_ms", 0, 0, 24 * 3600 * 1000);
 	bool insecure = sm_lua_option_boolean(L, 2, "insecure", false);
+	bool rootfs = sm_lua_option_boolean(L, 2, "rootfs", false);
 	enum sm_oci_pull_policy policy = check_policy(L, 2);
 
 	struct pull *pull = calloc(1, sizeof *pull);
 	if (!pull)
 		return sm_lua_fail(L, ENOMEM, NULL);
+	pull->rootfs = rootfs;
 	struct sm_oci_pull_options *options = &pull->options;
 	options->policy = policy;
 	options->insecure = insecure;

@@ -70,7 +70,8 @@ static int bake_run(struct sm_op *op, void *arg, struct sm_error *err)
 	const struct sm_rootfs_below below = {
 		.chain_id = bake->chain_id, .out_path = bake->chained_path, .open = open_lower, .arg = bake
 	};
-	return sm_rootfs_layer_bake(fd, bake->diff_id, bake->out_path, bake->lower ? &below : NULL, &bake->options,
+	const struct sm_rootfs_tar tar = { .read = sm_rootfs_tar_read, .arg = &fd };
+	return sm_rootfs_layer_bake(&tar, bake->diff_id, bake->out_path, bake->lower ? &below : NULL, &bake->options,
 	                            &bake->stats, err);
 }
 

@@ -26,6 +26,7 @@ enum state {
 struct job {
 	struct fetch *fetch;
 	const struct sm_oci_layer *layer;
+	struct sm_oci_feed *feed;
 	unsigned index;
 	enum state state;
 	struct sm_oci_ingest ingest;
@@ -77,6 +78,18 @@ static void set_state(struct job *job, enum state state)
 	fetch->waiting += state == WAITING;
 }
 
+/* Whoever reads along reads the stored one. */
+static int feed_stored(struct job *job, struct sm_error *err)
+{
+	uint64_t size;
+	SM_FD_CLEANUP int fd =
+	    job->feed ? sm_oci_store_open_blob(job->fetch->store, job->layer->digest, &size, err) : -1;
+	int code = 0;
+	if (job->feed && (code = fd < 0 ? fd : sm_oci_feed_begin(job->feed, fd, size)) == 0)
+		sm_oci_feed_complete(job->feed, job->layer->size);
+	return code;
+}
+
 static void end_reused(struct job *job)
 {
 	sm_oci_ingest_discard(&job->ingest);
@@ -94,6 +107,7 @@ static int end_failed(struct job *job, int code)
 	else
 		sm_oci_ingest_keep(&job->ingest);
 	bool known = job->state != QUEUED;
+	sm_oci_feed_fail(job->feed);
 	set_state(job, ENDED);
 	if (known)
 		tell(job, SM_OCI_PROGRESS_FAILED);
@@ -113,6 +127,8 @@ static int sink(void *arg, const void *data, size_t len)
 {
 	struct job *job = arg;
 	int code = sm_oci_ingest_write(&job->ingest, data, len);
+	if (!code)
+		sm_oci_feed_advance(job->feed, job->ingest.written);
 	if (!code && untold_ms(job) == 0)
 		tell(job, SM_OCI_PROGRESS_FETCHING);
 	return code;
@@ -123,6 +139,7 @@ static int restart(void *arg)
 	struct job *job = arg;
 	job->suspect = false;
 	job->resumed = 0;
+	sm_oci_feed_restart(job->feed);
 	return sm_oci_ingest_restart(&job->ingest);
 }
 
@@ -140,6 +157,7 @@ static int commit(struct job *job, struct sm_error *err)
 		return end_failed(job, code);
 	}
 	sm_oci_ingest_discard(&job->ingest);
+	sm_oci_feed_complete(job->feed, job->layer->size);
 	set_state(job, ENDED);
 	fetch->stats->fetched_bytes += job->layer->size - job->resumed;
 	fetch->stats->resumed_bytes += job->resumed;
@@ -204,6 +222,9 @@ static int begin(struct job *job, struct sm_error *err)
 		there = code == 0 && sm_oci_store_has(fetch->store, layer->digest, layer->size);
 	}
 	if (there) {
+		code = feed_stored(job, err);
+		if (code < 0)
+			return end_failed(job, code);
 		end_reused(job);
 		return 0;
 	}
@@ -216,6 +237,11 @@ static int begin(struct job *job, struct sm_error *err)
 	}
 	if (code < 0) {
 		sm_error_set(err, code, "%s", job->sink_error.message);
+		return end_failed(job, code);
+	}
+	code = sm_oci_feed_begin(job->feed, job->ingest.file.fd, job->ingest.written);
+	if (code < 0) {
+		sm_error_sys(err, code, "layer %s", layer->digest);
 		return end_failed(job, code);
 	}
 	job->resumed = job->mark = job->ingest.written;
@@ -381,6 +407,7 @@ int sm_oci_fetch(struct sm_oci_source *source, const struct sm_oci_store *store,
 		struct job *job = &fetch.jobs[fetch.count++];
 		job->fetch = &fetch;
 		job->layer = &layers[i];
+		job->feed = sm_oci_feeds_find(options->feeds, layers[i].digest);
 		job->index = (unsigned)(job - fetch.jobs);
 		sm_oci_ingest_init(&job->ingest);
 	}

@@ -2,6 +2,7 @@
 #ifndef SM_OCI_FETCH_H
 #define SM_OCI_FETCH_H
 
+#include "oci/feed.h"
 #include "oci/image.h"
 #include "oci/source.h"
 
@@ -15,6 +16,7 @@ struct sm_oci_fetch_options {
 	int cancel_fd;                                                          /* as in sm_oci_source_options */
 	void (*on_progress)(void *arg, const struct sm_oci_progress *progress); /* oci/pull.h; NULL: nobody listens */
 	void *progress_arg;
+	struct sm_oci_feeds *feeds; /* of these layers; NULL: nobody reads them yet */
 };
 
 struct sm_oci_pull_stats;

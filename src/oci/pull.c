@@ -81,9 +81,12 @@ static int open_source(struct pull *pull, struct sm_error *err)
 	return sm_oci_registry_open(&pull->reference, &options, &pull->source, err);
 }
 
-static int fetch(struct pull *pull, const struct sm_oci_layer *layers, size_t count, struct sm_error *err)
+static int fetch(struct pull *pull, struct sm_oci_image *image, struct sm_error *err)
 {
 	const struct sm_oci_pull_options *options = pull->options;
+	const struct sm_oci_pull_reader *reader = options->reader;
+	size_t count;
+	const struct sm_oci_layer *layers = sm_oci_image_get_layers(image, &count);
 	struct sm_oci_fetch_options fetch_options = {
 		.parallel = options->parallel ? options->parallel : SM_OCI_PARALLEL,
 		.retries = options->retries,
@@ -92,8 +95,19 @@ static int fetch(struct pull *pull, const struct sm_oci_layer *layers, size_t co
 		.cancel_fd = options->cancel ? options->cancel_fd : -1,
 		.on_progress = options->on_progress,
 		.progress_arg = options->progress_arg,
+		.feeds = reader ? sm_oci_feeds_new(layers, count) : NULL,
 	};
-	return sm_oci_fetch(pull->source, &pull->store, layers, count, &fetch_options, &pull->stats, err);
+	if (reader && !fetch_options.feeds)
+		return sm_error_sys(err, ENOMEM, "layers");
+	if (reader)
+		reader->begin(reader->arg, image, fetch_options.feeds);
+	int code = sm_oci_fetch(pull->source, &pull->store, layers, count, &fetch_options, &pull->stats, err);
+	if (reader) {
+		sm_oci_feeds_end(fetch_options.feeds);
+		reader->end(reader->arg);
+	}
+	sm_oci_feeds_free(fetch_options.feeds);
+	return code;
 }
 
 /* A sound copy that is there already costs no write. */
@@ -126,9 +140,7 @@ static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struc
 	    (code = sm_oci_image_new(&pull->store, pull->name, &pull->platform, found.digest, &found.parsed,
 	                             found.config.data, found.config.len, &image, err)) < 0)
 		return code;
-	size_t count;
-	const struct sm_oci_layer *layers = sm_oci_image_get_layers(image, &count);
-	if ((code = fetch(pull, layers, count, err)) < 0 ||
+	if ((code = fetch(pull, image, err)) < 0 ||
 	    (code = keep(pull, sm_oci_image_get_config_digest(image), &found.config, err)) < 0 ||
 	    (code = keep(pull, found.digest, &found.manifest, err)) < 0 ||
 	    (code = remember(pull, found.digest, err)) < 0) {

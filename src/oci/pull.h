@@ -2,6 +2,7 @@
 #ifndef SM_OCI_PULL_H
 #define SM_OCI_PULL_H
 
+#include "oci/feed.h"
 #include "oci/image.h"
 #include "oci/reference.h"
 
@@ -53,6 +54,16 @@ struct sm_oci_pull_options {
 	/* Called on the pull's thread; must not block. */
 	void (*on_progress)(void *arg, const struct sm_oci_progress *progress);
 	void *progress_arg;
+	const struct sm_oci_pull_reader *reader; /* NULL: none */
+};
+
+/* Who reads the layers while they come in.  On the pull's thread.  begin is called once, when the image is known,
+ * unless all of it is in the store; the feeds are good until end returns, which waits for those who read, and by then
+ * has nothing more to wait for.  Both are called, or neither; the image is the pull's. */
+struct sm_oci_pull_reader {
+	void (*begin)(void *arg, struct sm_oci_image *image, struct sm_oci_feeds *feeds);
+	void (*end)(void *arg);
+	void *arg;
 };
 
 struct sm_oci_pull_stats {

@@ -126,7 +126,7 @@ static int spool_open(const char *out_path, struct sm_error *err)
 	return fd;
 }
 
-static int bake_open(struct bake *bake, int tar_fd, const char *out_path, struct sm_error *err)
+static int bake_open(struct bake *bake, const struct sm_rootfs_tar *tar, const char *out_path, struct sm_error *err)
 {
 	const struct sm_rootfs_options *options = &bake->options;
 	int code = sm_path_new_begin(&bake->file, out_path, 0644, err);
@@ -145,7 +145,7 @@ static int bake_open(struct bake *bake, int tar_fd, const char *out_path, struct
 		return code;
 	sm_erofs_data_init(&bake->data, &bake->image, &bake->spool);
 	const atomic_bool *const cancel[] = { options->cancel, options->stop };
-	return sm_layer_source_open(&bake->source, tar_fd, options->max_bytes, cancel, err);
+	return sm_layer_source_open(&bake->source, tar, options->max_bytes, cancel, err);
 }
 
 static void bake_close(struct bake *bake)
@@ -223,9 +223,15 @@ static void set_defaults(struct sm_rootfs_options *options)
 		options->max_entries = MAX_ENTRIES;
 }
 
-int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, const struct sm_rootfs_below *below,
-                         const struct sm_rootfs_options *options, struct sm_rootfs_layer_stats *ret_stats,
-                         struct sm_error *err)
+ssize_t sm_rootfs_tar_read(void *fd, void *buffer, size_t size)
+{
+	ssize_t got = read(*(const int *)fd, buffer, size);
+	return got < 0 ? -errno : got;
+}
+
+int sm_rootfs_layer_bake(const struct sm_rootfs_tar *tar, const char *diff_id, const char *out_path,
+                         const struct sm_rootfs_below *below, const struct sm_rootfs_options *options,
+                         struct sm_rootfs_layer_stats *ret_stats, struct sm_error *err)
 {
 	struct sm_rootfs_layer_stats stats = { 0 };
 	const char *hex = NULL;
@@ -239,7 +245,7 @@ int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, 
 		bake->options = options ? *options : (struct sm_rootfs_options){ 0 };
 		bake->file.fd = bake->spool_fd = -1;
 		set_defaults(&bake->options);
-		code = bake_open(bake, tar_fd, out_path, err);
+		code = bake_open(bake, tar, out_path, err);
 		if (code == 0)
 			code = bake_layer(bake, hex, below, &stats, err);
 		bake_close(bake);

@@ -17,6 +17,16 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
+
+/* Where a layer's bytes come from, packed or not. */
+struct sm_rootfs_tar {
+	/* At most `size` bytes; 0 at the end, -errno.  Blocks. */
+	ssize_t (*read)(void *arg, void *buffer, size_t size);
+	void *arg;
+};
+/* As read of a descriptor, from its current position on; arg: an int's address. */
+ssize_t sm_rootfs_tar_read(void *fd, void *buffer, size_t size);
 
 /* What is below a layer that is not the lowest.  Most layers do not need it; it matters where one hard-links a file
  * that a lower layer has, which is copied, and where one has a path without its parents, which then are what is below:
@@ -62,15 +72,15 @@ int sm_rootfs_layer_path(const char *store, const char *diff_id, char out[PATH_M
 /* Is the open file a whole image of the layer with this diff id, or chain id?  0 or -EBADMSG.  Content is not read. */
 int sm_rootfs_layer_check(int fd, const char *diff_id);
 
-/* Bake the layer read from tar_fd (at its current position; plain, gzip, zstd, bzip2 or xz) into out_path, whose folder
- * exists; below: NULL for the lowest layer.  The unpacked tar must have the digest diff_id; with NULL any will do, and
- * nothing is reused.  A sound image at out_path (or below->out_path) is reused without reading the tar.  The file
- * appears whole or not at all, so concurrent bakes of one layer are safe.  Blocks; any thread.
+/* Bake the layer (plain, gzip, zstd, bzip2 or xz) into out_path, whose folder exists; below: NULL for the lowest layer.
+ * The unpacked tar must have the digest diff_id; with NULL any will do, and nothing is reused.  A sound image at
+ * out_path (or below->out_path) is reused without reading the tar.  The file appears whole or not at all, so concurrent
+ * bakes of one layer are safe.  Blocks; any thread.
  *
  * Errors name the layer and the entry: -EBADMSG for a damaged or hostile tar or a wrong digest, -E2BIG, -EFBIG, -ELOOP
  * and -ENAMETOOLONG for one over a limit, -ECANCELED, or what the file system said. */
-int sm_rootfs_layer_bake(int tar_fd, const char *diff_id, const char *out_path, const struct sm_rootfs_below *below,
-                         const struct sm_rootfs_options *options, struct sm_rootfs_layer_stats *ret_stats,
-                         struct sm_error *err);
+int sm_rootfs_layer_bake(const struct sm_rootfs_tar *tar, const char *diff_id, const char *out_path,
+                         const struct sm_rootfs_below *below, const struct sm_rootfs_options *options,
+                         struct sm_rootfs_layer_stats *ret_stats, struct sm_error *err);
 
 #endif

@@ -1,10 +1,11 @@
 #include "rootfs/layer_source.h"
 
+#include "rootfs/gunzip.h"
+
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 static ssize_t read_some(struct sm_layer_source *source)
 {
@@ -12,17 +13,18 @@ static ssize_t read_some(struct sm_layer_source *source)
 		for (size_t i = 0; i < 2; i++)
 			if (source->cancel[i] && atomic_load_explicit(source->cancel[i], memory_order_relaxed))
 				return sm_error_sys(&source->err, ECANCELED, "read layer");
-		ssize_t got = read(source->fd, source->buffer, sizeof source->buffer);
+		ssize_t got = source->tar->read(source->tar->arg, source->buffer, sizeof source->buffer);
 		if (got >= 0)
 			return got;
-		if (errno != EINTR)
-			return sm_error_sys(&source->err, errno, "read layer");
+		if (got != -EINTR)
+			return sm_error_sys(&source->err, (int)got, "read layer");
 	}
 }
 
-/* The file's own bytes: first what was read to tell the compression. */
-static ssize_t read_packed(struct sm_layer_source *source, const void **ret_data)
+/* The packed bytes: first what was read to tell the compression. */
+static ssize_t read_packed(void *arg, const void **ret_data)
 {
+	struct sm_layer_source *source = arg;
 	ssize_t got = (ssize_t)source->head;
 	source->head = 0;
 	*ret_data = source->buffer;
@@ -46,10 +48,16 @@ static int unpack_failed(struct sm_layer_source *source, const char *why)
 	return -source->err.code;
 }
 
+#define GZIP ARCHIVE_FILTER_GZIP /* not the library's: see rootfs/gunzip.h */
+
 /* The compression is told by its magic and set, not guessed by the library: exactly one is undone. */
 static int unpack_open(struct sm_layer_source *source, int filter)
 {
 	struct archive_entry *entry;
+	if (filter == GZIP) {
+		source->gunzip = sm_gunzip_new(read_packed, source);
+		return source->gunzip ? 0 : sm_error_sys(&source->err, ENOMEM, "decompress layer");
+	}
 	source->unpack = archive_read_new();
 	if (!source->unpack)
 		return sm_error_sys(&source->err, ENOMEM, "decompress layer");
@@ -71,7 +79,7 @@ static int find_filter(const uint8_t *head, size_t len)
 		uint8_t len;
 		int filter;
 	} known[] = {
-		{ { 0x1f, 0x8b }, 2, ARCHIVE_FILTER_GZIP },
+		{ { 0x1f, 0x8b }, 2, GZIP },
 		{ { 0x28, 0xb5, 0x2f, 0xfd }, 4, ARCHIVE_FILTER_ZSTD },
 		{ { 'B', 'Z', 'h' }, 3, ARCHIVE_FILTER_BZIP2 },
 		{ { 0xfd, '7', 'z', 'X', 'Z', 0 }, 6, ARCHIVE_FILTER_XZ },
@@ -85,11 +93,12 @@ static int find_filter(const uint8_t *head, size_t len)
 	return ARCHIVE_FILTER_NONE;
 }
 
-int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *const cancel[2],
-                         struct sm_error *err)
+int sm_layer_source_open(struct sm_layer_source *source, const struct sm_rootfs_tar *tar, uint64_t max,
+                         const atomic_bool *const cancel[2], struct sm_error *err)
 {
-	source->fd = fd;
+	source->tar = tar;
 	memcpy(source->cancel, cancel, sizeof source->cancel);
+	source->gunzip = NULL;
 	source->unpack = NULL;
 	source->ended = false;
 	source->bytes = source->head = 0;
@@ -119,6 +128,8 @@ void sm_layer_source_close(struct sm_layer_source *source)
 		archive_read_close(source->unpack);
 	archive_read_free(source->unpack);
 	source->unpack = NULL;
+	sm_gunzip_free(source->gunzip);
+	source->gunzip = NULL;
 	sm_sha256_free(source->hash);
 	source->hash = NULL;
 }
@@ -129,7 +140,8 @@ ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_da
 	if (source->err.code)
 		return -source->err.code;
 	if (!source->unpack) {
-		ssize_t got = read_packed(source, ret_data);
+		ssize_t got = source->gunzip ? sm_gunzip_read(source->gunzip, ret_data, &source->err)
+		                             : read_packed(source, ret_data);
 		if (got < 0)
 			return got;
 		len = (size_t)got;

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "rootfs/layer.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -11,11 +12,13 @@
 #include <sys/types.h>
 
 struct archive;
+struct sm_gunzip;
 
 struct sm_layer_source {
-	int fd; /* borrowed */
+	const struct sm_rootfs_tar *tar; /* borrowed */
 	const atomic_bool *cancel[2];
-	struct archive *unpack; /* NULL: plain */
+	struct sm_gunzip *gunzip;
+	struct archive *unpack; /* other packings; both NULL: plain */
 	bool ended;             /* nothing is left in unpack */
 	struct sm_sha256 *hash;
 	uint64_t bytes; /* decompressed so far */
@@ -25,10 +28,9 @@ struct sm_layer_source {
 	uint8_t buffer[64 << 10];
 };
 
-/* Read from fd's current position, at most `max` decompressed bytes; any of the flags (each may be NULL) ends it
- * early. */
-int sm_layer_source_open(struct sm_layer_source *source, int fd, uint64_t max, const atomic_bool *const cancel[2],
-                         struct sm_error *err);
+/* At most `max` decompressed bytes; any of the flags (each may be NULL) ends it early. */
+int sm_layer_source_open(struct sm_layer_source *source, const struct sm_rootfs_tar *tar, uint64_t max,
+                         const atomic_bool *const cancel[2], struct sm_error *err);
 void sm_layer_source_close(struct sm_layer_source *source);
 
 /* The next decompressed bytes, borrowed until the next call; 0 at the end; negative with source->err set. */

@@ -88,7 +88,6 @@ static int bake(struct run *run, size_t layer, struct sm_error *err)
 	const struct sm_rootfs_stack *stack = run->stack;
 	struct sm_rootfs_stack_result *result = &run->results[layer];
 	struct sm_rootfs_options options = stack->options;
-	struct view view = { .run = run, .layer = layer };
 	const char *diff_id = stack->diff_id(stack->arg, layer);
 	char chained[PATH_MAX];
 	int code = sm_rootfs_layer_path(stack->store, diff_id, result->path, err);
@@ -96,15 +95,20 @@ static int bake(struct run *run, size_t layer, struct sm_error *err)
 		code = sm_rootfs_layer_path(stack->store, run->chain_ids[layer], chained, err);
 	if (code < 0)
 		return code;
-	SM_FD_CLEANUP int tar = stack->open(stack->arg, layer, err);
-	if (tar < 0)
-		return tar;
-	const struct sm_rootfs_below below = {
-		.chain_id = run->chain_ids[layer], .out_path = chained, .open = view_open, .arg = &view
-	};
 	options.stop = &run->stop;
-	code = sm_rootfs_layer_bake(tar, diff_id, result->path, layer ? &below : NULL, &options, &result->stats, err);
-	view_close(&view);
+	for (bool again = true; again;) {
+		struct sm_rootfs_tar tar;
+		struct view view = { .run = run, .layer = layer };
+		const struct sm_rootfs_below below = {
+			.chain_id = run->chain_ids[layer], .out_path = chained, .open = view_open, .arg = &view
+		};
+		if ((code = stack->open(stack->arg, layer, &tar, err)) < 0)
+			break;
+		code = sm_rootfs_layer_bake(&tar, diff_id, result->path, layer ? &below : NULL, &options,
+		                            &result->stats, err);
+		view_close(&view);
+		again = stack->close(stack->arg, layer, code);
+	}
 	if (code == 0 && result->stats.chained)
 		memcpy(result->path, chained, strlen(chained) + 1);
 	return code;
@@ -164,6 +168,8 @@ static size_t count_threads(const struct sm_rootfs_stack *stack)
 	size_t count = stack->threads;
 	if (!count)
 		count = sched_getaffinity(0, sizeof set, &set) == 0 ? (size_t)CPU_COUNT(&set) : 1;
+	if (!stack->threads && count < stack->threads_min)
+		count = stack->threads_min;
 	if (count > THREADS_MAX)
 		count = THREADS_MAX;
 	return count < stack->count ? count : stack->count;
