@@ -352,8 +352,6 @@ describe("docker-registry", function()
 		images = layout.new(folder .. "/images")
 		image = images:image()
 		images:tag(image, "t")
-		scratch.run(([[cd %s && openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout k -out c -subj /CN=issuer \
-			2>&1]]):format(folder))
 	end)
 	teardown(function() if folder then scratch.remove(folder) end end)
 	before_each(fresh_home)
@@ -366,9 +364,7 @@ describe("docker-registry", function()
 	end
 
 	check("with htpasswd wants name and password", function()
-		scratch.run(([[perl -e 'print "user:", crypt("secret", "\$2b\$05\$" . "a" x 21 . "u"), "\n"' >%s/htpasswd]])
-			:format(folder))
-		local server = filled(("{htpasswd: {realm: spec, path: '%s/htpasswd'}}"):format(folder))
+		local server = filled(registry.htpasswd(folder))
 		finally(function() server:stop() end)
 		local name = "http://" .. server.host .. "/some/app:t"
 		assert.equal(image.digest, pull(name, { username = "user", password = "secret" }))
@@ -379,9 +375,8 @@ describe("docker-registry", function()
 	end)
 
 	check("with a token server wants tokens, by password or identity token, one a pull", function()
-		local issuer = registry.start_fake("token_issuer.py", folder .. "/c " .. folder .. "/k")
-		local server = filled(("{token: {realm: 'http://%s/auth', service: spec, issuer: spec, rootcertbundle: '%s/c'}}")
-			:format(issuer.host, folder))
+		local auth, issuer = registry.tokens(folder)
+		local server = filled(auth)
 		finally(function() server:stop() issuer:stop() end)
 		local name = "http://" .. server.host .. "/some/app:t"
 		local function grants(options)

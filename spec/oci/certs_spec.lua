@@ -1,4 +1,5 @@
 -- Whom we trust over TLS, and to whom we show a certificate of our own: the certs.d folders.
+local certificates = require "spec.support.certificates"
 local child = require "spec.support.pull"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
@@ -14,15 +15,9 @@ describe("certs.d", function()
 	setup(function()
 		if missing then return end
 		folder = scratch.folder()
-		-- An authority, and what it has signed: the server for two names, and a client.
-		scratch.run(([[cd %s && key="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650"
-			openssl req -x509 $key -keyout ca.key -out ca -subj /CN=authority
-			openssl req -x509 $key -keyout other.key -out other -subj /CN=other
-			echo subjectAltName=DNS:localhost,IP:127.0.0.1 >names
-			for who in server client; do
-				openssl req $key -keyout $who.key -out $who.csr -subj /CN=$who
-				openssl x509 -req -in $who.csr -CA ca -CAkey ca.key -CAcreateserial -days 3650 -extfile names -out $who.crt
-			done]]):format(folder))
+		certificates.authority(folder, "ca")
+		certificates.authority(folder, "other")
+		for _, who in ipairs { "server", "client" } do certificates.sign(folder, "ca", who) end
 		server = registry.start_fake("auth_registry.py", ("%s/server.crt %s/server.key %s/ca"):format(folder, folder, folder))
 	end)
 	teardown(function()
@@ -104,7 +99,7 @@ describe("certs.d", function()
 		place(server.host, "client.key", "me.key")
 		refused("ENOENT", "you.cert, which belongs to HOME/%S+/you.key", "free")
 		place(server.host, "client.crt", "you.cert")
-		place(server.host, "names", "bad.crt")
+		place(server.host, "client.names", "bad.crt")
 		refused("EBADMSG", "HOME/%S+/bad.crt: not a list of certificates in PEM", "free")
 	end)
 end)

@@ -31,12 +31,12 @@ local function serve(folder, command, pattern)
 	return port, stop
 end
 
--- options: tls = { certificate =, key = }, auth = the value of that name in config.yml (YAML).
--- Blobs lie below registry.storage.
+-- options: tls = { certificate =, key = }, auth = the value of that name in config.yml (YAML), storage = the folder that
+-- another registry fills.  Blobs lie below registry.storage.
 function registry.start(options)
 	options = options or {}
 	local self = setmetatable({ folder = scratch.folder() }, registry)
-	self.storage = self.folder .. "/storage"
+	self.storage = options.storage or self.folder .. "/storage"
 	local tls = options.tls
 		and ("  tls: {certificate: '%s', key: '%s'}\n"):format(options.tls.certificate, options.tls.key)
 	scratch.write(self.folder .. "/config.yml", ([[
@@ -63,6 +63,22 @@ function registry.start_fake(script, arguments)
 		"listening on (%d+)")
 	self.host = "127.0.0.1:" .. self.port
 	return self
+end
+
+-- For start's `auth`: whoever knows the name "user" and the password "secret".  Files go to the folder.
+function registry.htpasswd(folder)
+	scratch.run(([[perl -e 'print "user:", crypt("secret", "\$2b\$05\$" . "a" x 21 . "u"), "\n"' >%s/htpasswd]]):format(
+		folder))
+	return ("{htpasswd: {realm: spec, path: '%s/htpasswd'}}"):format(folder)
+end
+
+-- The same with tokens, and the issuer that gives them: support/token_issuer.py.
+function registry.tokens(folder)
+	scratch.run(([[cd %s && openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -keyout issuer.key -out issuer.crt \
+		-subj /CN=issuer 2>&1]]):format(folder))
+	local issuer = registry.start_fake("token_issuer.py", ("%s/issuer.crt %s/issuer.key"):format(folder, folder))
+	return ("{token: {realm: 'http://%s/auth', service: spec, issuer: spec, rootcertbundle: '%s/issuer.crt'}}"):format(
+		issuer.host, folder), issuer
 end
 
 function registry:log() return scratch.read(self.folder .. "/log") end
