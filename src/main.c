@@ -14,8 +14,8 @@
 int luaopen_supermachine_core(lua_State *L);
 
 /* The first argument that is one of these goes to supermachine.cli; a script of that name needs a "./" before it. */
-static const char *const commands[] = { "run", "pull", "bake",   "exec",    "images", "inspect",
-	                                "rmi", "gc",   "doctor", "version", "help",   NULL };
+static const char *const commands[] = { "run", "pull", "bake",   "exec",   "images",  "inspect", "tag", "rmi",
+	                                "du",  "gc",   "verify", "doctor", "version", "help",    NULL };
 
 static const char usage[] = "usage: supermachine COMMAND [ARG...]      see: supermachine help\n"
 			    "       supermachine [-i] [-e CODE]... [SCRIPT | -] [ARG...]\n"

@@ -51,8 +51,10 @@ function store.gc(given)
 	return call("gc", { dry_run = "boolean", min_age_s = "integer", snapshots = "boolean" }, given)
 end
 
---- Hash every blob and look at every EROFS file and reference.  Options: remove = true (what is damaged, so that the
--- next pull or bake makes it anew).
-function store.verify(given) return call("verify", { remove = "boolean" }, given) end
+--- Hash every blob and look at every EROFS file and reference.  Options: name and platform (what that one image needs
+-- alone), remove = true (what is damaged, so that the next pull or bake makes it anew).
+function store.verify(given)
+	return call("verify", { name = "string", platform = "string", remove = "boolean" }, given)
+end
 
 return store

@@ -170,6 +170,8 @@ local store_module = {}
 ---@field snapshots? boolean   baked snapshots of images without a reference, too, unless they are in use
 
 ---@class supermachine.verify_options: supermachine.store_options
+---@field name? string         what this image needs alone
+---@field platform? string
 ---@field remove? boolean      what is damaged; the next pull or bake makes it anew
 
 ---@param options? supermachine.store_options

@@ -3,12 +3,14 @@ local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local lab = require "spec.support.lab"
 local oci_layout = require "spec.support.oci_layout"
+local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
--- Standard output, standard error and the exit status.
-local function run(folder, command)
+-- Standard output, standard error and the exit status.  input: a shell command whose output it reads.
+local function run(folder, command, input)
 	local out, err = folder:join "out", folder:join "err"
-	local _, _, status = os.execute(("%s/supermachine %s >%s 2>%s"):format(build.dir, command, out, err))
+	local _, _, status = os.execute(("%s%s/supermachine %s >%s 2>%s"):format(input and input .. " | " or "", build.dir,
+		command, out, err))
 	return scratch.read(out), scratch.read(err), status
 end
 
@@ -31,7 +33,9 @@ describe("the commands", function()
 	it("list themselves", function()
 		local folder <close> = folders.new()
 		local out, _, status = run(folder, "help")
-		for _, name in ipairs { "run", "pull", "bake", "exec", "images", "inspect", "rmi", "gc", "doctor", "version" } do
+		for _, name in ipairs {
+			"run", "pull", "bake", "exec", "images", "inspect", "tag", "rmi", "du", "verify", "gc", "doctor", "version",
+		} do
 			assert.matches("\n  " .. name, out)
 		end
 		assert.are.equal(0, status)
@@ -108,6 +112,121 @@ describe("supermachine pull", function()
 		assert.matches("  2.0 MiB of 64.0 MiB  1.0 MiB/s  1:02 left$", rates[3])
 		assert.matches("  0 B of 64.0 MiB$", rates[4])
 		assert.matches("1.0 MiB/s", rates[5])
+	end)
+end)
+
+-- A kernel that is not there ends them after the pull, on any host.
+describe("supermachine run and bake", function()
+	local folder, layer
+	before_each(function()
+		folder = folders.new()
+		local layout = oci_layout.new(folder:join "layout")
+		layout:tag(layout:image { layers = { ("a"):rep(1024) }, config = { Cmd = { "true" } } }, "t")
+		layer = oci_layout.digest(("a"):rep(1024))
+	end)
+	after_each(function() folder:close() end)
+	local function words(command, options)
+		return ("%s --kernel %s --store %s %s oci:%s:t"):format(command, folder:join "absent",
+			folder:join("store-" .. command), options or "", folder:join "layout")
+	end
+
+	it("tell of what they fetch, and of nothing when nothing is fetched", function()
+		for _, command in ipairs { "run", "bake" } do
+			local out, err, status = run(folder, words(command))
+			assert.same({ "", 125 }, { out, status })
+			local failure = err:match "[^\n]*\n$"
+			assert.matches("^supermachine: .*/absent", failure)
+			assert.equal(layer .. "  done  1.0 KiB\n" .. failure, (err:gsub("^[^\n]*  fetching  1.0 KiB\n", "")))
+			assert.equal(failure, (select(2, run(folder, words(command)))))
+		end
+	end)
+
+	it("are silent about it with -q", function()
+		for _, quiet in ipairs { "-q", "--quiet" } do
+			for _, command in ipairs { "run", "bake" } do
+				local _, err = run(folder, words(command, quiet))
+				assert.matches("^supermachine: [^\n]*/absent[^\n]*\n$", err)
+				scratch.run("rm -r " .. folder:join("store-" .. command))
+			end
+		end
+	end)
+
+	it("draw a line a layer on a terminal", function()
+		if not scratch.has "script" then pending "script(1) is not installed" return end
+		for _, command in ipairs { "run", "bake" } do
+			local drawn = scratch.run(("script -qec %s /dev/null </dev/null || true"):format(scratch.quote(
+				("%s/supermachine %s"):format(build.dir, words(command)))))
+			assert.matches("\27%[J" .. layer:sub(8, 19) .. "  done +1.0 KiB\r\n\27%[%?7h", drawn)
+		end
+	end)
+end)
+
+describe("a login on the command line", function()
+	local missing = not scratch.has "python3" and "python3 is not installed" or nil
+	local folder, server
+	setup(function()
+		folder = folders.new()
+		if not missing then server = registry.start_fake "auth_registry.py" end
+	end)
+	teardown(function()
+		if server then server:stop() end
+		folder:close()
+	end)
+
+	local count = 0
+	-- What `input`, a shell command, prints is the password.
+	local function login(input, words, command)
+		count = count + 1
+		local out, err, status = run(folder, ("%s -q --store %s %s http://%s/basic"):format(command or "pull",
+			folder:join("store" .. count), words, server and server.host or "127.0.0.1:9"), input)
+		assert.not_matches("sesame", err)
+		return out, err, status
+	end
+	local full = "--username user --password-stdin"
+
+	it("has its password on standard input, in pull, run and bake", function()
+		if missing then pending(missing) return end
+		for _, input in ipairs { "printf secret", "echo secret", "printf 'secret\\r\\n'" } do
+			local out, err, status = login(input, full)
+			assert.same({ "", 0 }, { err, status })
+			assert.matches("^sha256:%x+\n$", out)
+		end
+		for command, kernel in pairs { run = " --kernel /absent", bake = " --kernel /absent" } do
+			local _, err, status = login("echo secret", full .. kernel, command)
+			assert.equal(125, status)
+			assert.matches("^supermachine: [^\n]*/absent", err)
+		end
+	end)
+
+	it("is never named by its password", function()
+		if missing then pending(missing) return end
+		local out, err, status = login("echo sesame", full)
+		assert.same({ "", 125 }, { out, status })
+		assert.matches("the login from option 'username' is refused", err)
+		for input, what in pairs {
+			["true"] = "no password on standard input", ["echo"] = "no password on standard input",
+			["printf 'sesame\\nsesame\\n'"] = "the password has control characters",
+			["printf 'sesame\\0'"] = "the password has control characters",
+			["head -c 70000 /dev/zero | tr '\\0' x"] = "the password has more than 65536 bytes",
+		} do
+			out, err, status = login(input, full)
+			assert.same({ "", ("supermachine: %s\n"):format(what), 125 }, { out, err, status })
+		end
+	end)
+
+	it("has both of its halves, and standard input for itself", function()
+		for words, what in pairs {
+			["--username user"] = "come together", ["--password-stdin"] = "come together",
+			["--username a:b --password-stdin"] = "option %-%-username: no colon is expected",
+			["--username user --password sesame"] = "unknown option %-%-password\n",
+		} do
+			local _, err, status = login("echo sesame", words)
+			assert.equal(64, status)
+			assert.matches(what, err)
+		end
+		local _, err, status = login("echo sesame", full .. " -i", "run")
+		assert.equal(64, status)
+		assert.matches("standard input is the password's or the process's", err)
 	end)
 end)
 

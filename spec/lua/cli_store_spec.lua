@@ -4,7 +4,7 @@ local core = require "supermachine.core"
 local scratch = require "spec.support.scratch"
 local stores = require "spec.support.store"
 
-describe("supermachine images, inspect, rmi and gc", function()
+describe("supermachine images, inspect, tag, rmi, du, verify and gc", function()
 	local store
 	before_each(function() store = stores.new() end)
 	after_each(function() store.folder:close() end)
@@ -59,6 +59,78 @@ describe("supermachine images, inspect, rmi and gc", function()
 		assert.same({ "", 125 }, { out, status })
 		assert.matches("^supermachine: [^\n]*'nobody' is not in the image store[^\n]*\n$", err)
 		assert.equal(64, (select(3, run "inspect")))
+	end)
+
+	it("give an image another name", function()
+		store:make("a", { "one" })
+		store:pull("a"):close()
+		local out, err, status = run("tag", store:name "a" .. " mine:v1")
+		assert.same({ "docker.io/library/mine:v1\n", "", 0 }, { out, err, status })
+		assert.equal(assert(store:call("inspect", store:name "a")).digest, assert(store:call("inspect", "mine:v1")).digest)
+		out, err, status = run("tag", "nobody mine:v2")
+		assert.same({ "", 125 }, { out, status })
+		assert.matches("^supermachine: [^\n]*'nobody' is not in the image store[^\n]*\n$", err)
+		out, err, status = run("tag", store:name "a" .. " Mine")
+		assert.same({ "", 125 }, { out, status })
+		assert.matches("^supermachine: [^\n]*Mine[^\n]*\n$", err)
+		assert.equal(64, (select(3, run("tag", "mine:v1"))))
+	end)
+
+	it("say what space is taken", function()
+		assert.matches("^KIND +COUNT +SIZE\nblobs +0 +0 B\nerofs +0 .*\nunused +0 B\n$", (run "du"))
+		store:make("a", { "one", "two" })
+		store:make("b", { "one" })
+		for _, name in ipairs { "a", "b" } do store:pull(name):close() end
+		local out, err, status = run "du"
+		assert.same({ "", 0 }, { err, status })
+		assert.matches("\nblobs +6 +[%d.]+ KiB\n", out) -- one of the three layers is there once
+		assert.matches("\nDIGEST +SIZE +UNIQUE +SHARED +REFERENCE\n", out)
+		for _, row in ipairs(assert(store:call "du").images) do
+			local table_text = require "supermachine.cli.table"
+			assert.matches(("\n%s +%s +%s +%s +%s\n"):format(row.digest:sub(8, 19), table_text.bytes(row.bytes),
+				table_text.bytes(row.unique_bytes), table_text.bytes(row.shared_bytes),
+				(row.references[1]:gsub("%p", "%%%0"))), out)
+			assert.is_true(row.shared_bytes > 0)
+		end
+		assert.same(assert(store:call "du"), core.json_decode((run("du", "--json"))))
+		assert.equal(64, (select(3, run("du", "word"))))
+	end)
+
+	it("name what is damaged", function()
+		store:make("a", { "one", "two" })
+		store:make("b", { "two", "three" })
+		local image <close> = store:pull "a"
+		local other <close> = store:pull "b"
+		local out, err, status = run "verify"
+		assert.same({ "", 0 }, { out, status })
+		assert.matches("^7 blobs %([%d.]+ KiB%), 0 EROFS files and 2 references: sound\n$", err)
+		assert.matches("^4 blobs %(.*, 0 EROFS files and 1 references: sound\n$", (select(2, run("verify", store:name "a"))))
+
+		local layer = image:layers()[1].digest
+		scratch.write(store:blob(layer), "rotten")
+		out, err, status = run("verify", store:name "a")
+		assert.equal(1, status)
+		assert.matches("^blob\t" .. layer .. "\tits bytes have digest sha256:%x+\n", out)
+		assert.matches(": %d damaged\n$", err)
+		assert.equal(out, (run "verify"))
+		out, err, status = run("verify", other:digest():sub(8, 19))
+		assert.same({ "", 0 }, { out, status }, err)
+		local text, _, code = run("verify", "--json " .. image:digest())
+		assert.same({ assert(store:call("verify", { name = image:digest() })), 1 }, { core.json_decode(text), code })
+
+		out, err, status = run("verify", "nobody")
+		assert.same({ "", 125 }, { out, status })
+		assert.matches("^supermachine: verify: 'nobody' is not in the image store[^\n]*\n$", err)
+		for _, words in ipairs { "one two", "--platform linux/amd64" } do
+			assert.equal(64, (select(3, run("verify", words))))
+		end
+		image:close()
+		out, err, status = run("verify", "--remove " .. store:name "a")
+		assert.equal(1, status, err)
+		assert.matches("^blob\t" .. layer .. "\t[^\n]*; removed\n", out)
+		out, err, status = run("verify", store:name "a")
+		assert.equal(1, status, err)
+		assert.matches("^reference\t[^\n]*1 blobs are missing\n$", out)
 	end)
 
 	it("forget and free", function()

@@ -228,6 +228,26 @@ describe("sm.store.verify", function()
 		assert.same({}, assert(store:call "verify").problems)
 	end)
 
+	it("looks at what one image needs, by name or by a digest that has none", function()
+		local layer, erofs = damaged()
+		store:make("b", { "two" })
+		store:pull("b"):close()
+		local digest = assert(store:call("inspect", store:name "a")).digest
+		local sound = assert(store:call("verify", { name = store:name "b" }))
+		-- The damaged EROFS file is of a layer that both have.
+		assert.same({ { "erofs", erofs, false } }, problems(sound))
+		assert.same({ 3, 1, 1 }, { sound.blobs, sound.erofs, sound.references })
+		assert.same({ { "blob", layer, false }, { "erofs", erofs, false } },
+			problems(assert(store:call("verify", { name = digest, platform = "linux/amd64" }))))
+		scratch.run("rm " .. store:blob(layer))
+		assert(store:call("remove", store:name "a"))
+		local report = assert(store:call("verify", { name = digest }))
+		assert.same({ { "erofs", erofs, false }, { "reference", digest, false } }, problems(report))
+		assert.equal(0, report.references)
+		assert.same({ nil, "verify: 'absent' is not in the image store '" .. store.path .. "'", "ENOENT" },
+			{ store:call("verify", { name = "absent" }) })
+	end)
+
 	it("spares what is held", function()
 		store:make("a", { "one" })
 		local image <close> = store:pull "a"

@@ -16,9 +16,10 @@ end
 
 -- WHO.crt, for localhost and 127.0.0.1, and WHO.key.
 function certificates.sign(folder, authority, who)
-	run(folder, [[echo subjectAltName=DNS:localhost,IP:127.0.0.1 >%s.names && ]] .. REQUEST .. [[ -keyout %s.key -out %s.csr \
-		-subj /CN=%s && openssl x509 -req -in %s.csr -CA %s -CAkey %s.key -CAcreateserial -days 3650 -extfile %s.names \
-		-out %s.crt]], who, who, who, who, who, authority, authority, who, who)
+	scratch.write(("%s/%s.names"):format(folder, who), "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+	run(folder, REQUEST .. " -keyout %s.key -out %s.csr -subj /CN=%s", who, who, who)
+	run(folder, "openssl x509 -req -in %s.csr -CA %s -CAkey %s.key -CAcreateserial -days 3650 -extfile %s.names -out %s.crt",
+		who, authority, authority, who, who)
 end
 
 return certificates

@@ -31,8 +31,8 @@ local function serve(folder, command, pattern)
 	return port, stop
 end
 
--- options: tls = { certificate =, key = }, auth = the value of that name in config.yml (YAML), storage = the folder that
--- another registry fills.  Blobs lie below registry.storage.
+-- options: tls = { certificate =, key = }, auth = the value of that name in config.yml (YAML), storage = the folder
+-- that another registry fills.  Blobs lie below registry.storage.
 function registry.start(options)
 	options = options or {}
 	local self = setmetatable({ folder = scratch.folder() }, registry)

@@ -78,7 +78,12 @@ static int run_gc(struct job *job, const struct sm_oci_store *store, const atomi
 static int run_verify(struct job *job, const struct sm_oci_store *store, const atomic_bool *cancel,
                       struct sm_error *err)
 {
-	const struct sm_oci_verify_options options = { .remove = job->remove, .cancel = cancel };
+	const struct sm_oci_verify_options options = {
+		.name = job->name,
+		.platform = job->platform,
+		.remove = job->remove,
+		.cancel = cancel,
+	};
 	return sm_oci_store_verify(store, sm_rootfs_layer_check, &options, &job->report, err);
 }
 

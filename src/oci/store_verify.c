@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "oci/store_lock.h"
+#include "oci/store_name.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,7 @@ struct verify {
 	struct sm_sha256 *hash;
 	uint64_t bytes;
 	cJSON *problems;
+	char only[SM_OCI_DIGEST_SIZE]; /* the one image, whose entries are stamped; "": all */
 	struct sm_oci_store_lock lock; /* from the first removal on */
 };
 
@@ -111,6 +113,26 @@ static int remove_damaged(struct verify *verify, const char *path, const char *n
 	return code;
 }
 
+static void stamp(void *arg, struct sm_oci_entry *entry, bool is_blob)
+{
+	(void)arg;
+	(void)is_blob;
+	entry->stamp = 1;
+}
+
+/* To what one image needs.  Where that cannot be made out, its reference will say so. */
+static int narrow(struct verify *verify, struct sm_error *err)
+{
+	SM_OCI_NAME_CLEANUP struct sm_oci_name wanted = { 0 };
+	struct sm_oci_found found;
+	int code = sm_oci_name_read(verify->options->name, verify->options->platform, &wanted, err);
+	if (code < 0 || (code = sm_oci_name_find(&wanted, &verify->census, &found, err)) < 0)
+		return code;
+	memcpy(verify->only, found.digest, sizeof verify->only);
+	sm_oci_census_walk(&verify->census, found.digest, stamp, NULL, NULL, NULL);
+	return 0;
+}
+
 static int verify_folder(struct verify *verify, const struct sm_oci_folder *folder, const char *kind, look look_at,
                          cJSON *count_in, const char *count, struct sm_error *err)
 {
@@ -119,7 +141,7 @@ static int verify_folder(struct verify *verify, const struct sm_oci_folder *fold
 	for (size_t i = 0; i < folder->count; i++) {
 		const char *file = folder->list[i].name;
 		struct sm_error problem = { 0 };
-		if (folder->list[i].temporary)
+		if (folder->list[i].temporary || (*verify->only && !folder->list[i].stamp))
 			continue;
 		int code = sm_path_format(path, err, "%s/%s", folder->path, file);
 		if (code < 0)
@@ -166,39 +188,54 @@ static void ignore(void *arg, struct sm_oci_entry *entry, bool is_blob)
 
 /* A reference whose file is damaged is removed; one that leads to what is missing or damaged is left: it says what to
  * pull again. */
+static int verify_ref(struct verify *verify, const struct sm_oci_ref *ref, struct sm_error *err)
+{
+	char path[PATH_MAX] = "";
+	struct sm_error problem = ref->error;
+	unsigned missing = 0;
+	bool removed = false;
+	int code = 0;
+	if (ref->reference && sm_oci_census_walk(&verify->census, ref->digest, ignore, NULL, &missing, &problem) == 0 &&
+	    !missing)
+		return 0;
+	if (!ref->reference)
+		code = sm_path_format(path, err, "%s/%s", verify->census.refs_folder.path, ref->entry->name);
+	if (code == 0 && !ref->reference && verify->options->remove)
+		code = remove_ref(verify, ref, path, &removed, err);
+	if (code < 0)
+		return code;
+	if (!problem.code)
+		sm_error_set(&problem, ENOENT, "leads to %s, of which %u blobs are missing", ref->digest, missing);
+	return note(verify, "reference", ref->reference ? ref->reference : path, problem.message, removed, err);
+}
+
 static int verify_refs(struct verify *verify, cJSON *report, struct sm_error *err)
 {
-	char path[PATH_MAX];
-	for (size_t i = 0; i < verify->census.nrefs; i++) {
-		const struct sm_oci_ref *ref = &verify->census.refs[i];
-		struct sm_error problem = ref->error;
-		unsigned missing = 0;
-		bool removed = false;
-		int code = sm_path_format(path, err, "%s/%s", verify->census.refs_folder.path, ref->entry->name);
-		if (code < 0)
-			return code;
-		if (ref->reference &&
-		    sm_oci_census_walk(&verify->census, ref->digest, ignore, NULL, &missing, &problem) == 0 && !missing)
+	unsigned seen = 0;
+	int code = 0;
+	for (size_t i = 0; i < verify->census.nrefs && code == 0; i++) {
+		if (*verify->only && strcmp(verify->only, verify->census.refs[i].digest))
 			continue;
-		if (!ref->reference && verify->options->remove &&
-		    (code = remove_ref(verify, ref, path, &removed, err)) < 0)
-			return code;
-		if (!problem.code)
-			sm_error_set(&problem, ENOENT, "leads to %s, of which %u blobs are missing", ref->digest,
-			             missing);
-		code = note(verify, "reference", ref->reference ? ref->reference : path, problem.message, removed, err);
-		if (code < 0)
-			return code;
+		seen++;
+		code = verify_ref(verify, &verify->census.refs[i], err);
 	}
-	return cJSON_AddNumberToObject(report, "references", (double)verify->census.nrefs)
-	           ? 0
-	           : sm_error_sys(err, ENOMEM, "image store");
+	/* An image that has its digest alone. */
+	if (code == 0 && *verify->only && !seen) {
+		struct sm_oci_ref ref = { .reference = verify->only };
+		memcpy(ref.digest, verify->only, sizeof ref.digest);
+		code = verify_ref(verify, &ref, err);
+	}
+	if (code == 0 && !cJSON_AddNumberToObject(report, "references", seen))
+		code = sm_error_sys(err, ENOMEM, "image store");
+	return code;
 }
 
 static int run(struct verify *verify, const struct sm_oci_store *store, cJSON *report, struct sm_error *err)
 {
 	struct sm_oci_census *census = &verify->census;
 	int code = sm_oci_census_take(store, NULL, census, err);
+	if (code == 0 && verify->options->name)
+		code = narrow(verify, err);
 	if (code == 0)
 		code = verify_folder(verify, &census->blobs, "blob", look_at_blob, report, "blobs", err);
 	if (code == 0)

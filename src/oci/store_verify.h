@@ -11,8 +11,9 @@
 typedef int (*sm_oci_erofs_check)(int fd, const char *diff_id);
 
 struct sm_oci_verify_options {
-	bool remove;               /* what is damaged, unless it is held: the next pull or bake makes it anew */
-	const atomic_bool *cancel; /* NULL: never */
+	const char *name, *platform; /* one image alone, as oci/store_report.h names it; NULL: all that is there */
+	bool remove;                 /* what is damaged, unless it is held: the next pull or bake makes it anew */
+	const atomic_bool *cancel;   /* NULL: never */
 };
 
 /* Hash every blob, check every EROFS image, read every reference and follow it.  The report, owned by the caller:

@@ -53,10 +53,18 @@ function arguments.failed(message)
 	return 125
 end
 
+--- Tables of types in one.
+function arguments.join(...)
+	local types = {}
+	for _, more in ipairs { ... } do
+		for name, kind in pairs(more) do types[name] = kind end
+	end
+	return types
+end
+
 --- The options of every command that makes machines.
 arguments.machine_types = {
-	memory = "integer", vcpus = "integer", kernel = "string", cmdline = "string", store = "string",
-	platform = "string", insecure = "flag", verbose = "flag",
+	memory = "integer", vcpus = "integer", kernel = "string", cmdline = "string", verbose = "flag",
 }
 
 --- image:bake's options from the command line's.
@@ -67,14 +75,6 @@ function arguments.bake_options(options)
 			io.stderr:write(("%-10s %8.1f ms\n"):format(name, milliseconds))
 		end or nil,
 	}
-end
-
---- Pull as the command line says; on_progress may be nil.
-function arguments.pull(sm, reference, options, policy, on_progress)
-	return sm.image.pull(reference, {
-		store = options.store, platform = options.platform, insecure = options.insecure, policy = policy,
-		parallel = options.parallel, on_progress = on_progress,
-	})
 end
 
 return arguments

@@ -1,18 +1,20 @@
 local arguments = require "supermachine.cli.arguments"
-local sm = require "supermachine"
+local fetch = require "supermachine.cli.fetch"
 
 local bake = {
 	usage = "bake [OPTION...] REFERENCE [-- WARMUP...]", summary = "make a snapshot of an image; prints its path",
 }
 
+local types = arguments.join(arguments.machine_types, fetch.types)
+
 function bake.main(args)
-	local options, rest = arguments.parse(args, arguments.machine_types)
+	local options, rest = arguments.parse(args, types)
 	if not options then return arguments.misuse(bake, rest) end
 	local reference = table.remove(rest, 1)
 	if not reference then return arguments.misuse(bake, "a reference is expected") end
 	if rest[1] == "--" then table.remove(rest, 1) end
-	local image <close>, message = arguments.pull(sm, reference, options, "missing")
-	if not image then return arguments.failed(message) end
+	local image <close>, status = fetch.image(bake, reference, options, "missing")
+	if not image then return status end
 	local request = arguments.bake_options(options)
 	if #rest > 0 then request.warmup = rest end
 	local snapshot <close>, why = image:bake(request)

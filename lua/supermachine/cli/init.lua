@@ -3,7 +3,9 @@ local core = require "supermachine.core"
 
 local cli = {}
 
-local names = { "run", "pull", "bake", "exec", "images", "inspect", "rmi", "gc", "doctor" }
+local names = {
+	"run", "pull", "bake", "exec", "images", "inspect", "tag", "rmi", "du", "verify", "gc", "doctor",
+}
 
 local function help()
 	io.write "usage: supermachine COMMAND [ARG...]      supermachine SCRIPT [ARG...]      supermachine (a prompt)\n\n"

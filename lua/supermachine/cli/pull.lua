@@ -1,12 +1,9 @@
 local arguments = require "supermachine.cli.arguments"
-local progress = require "supermachine.cli.progress"
-local sm = require "supermachine"
+local fetch = require "supermachine.cli.fetch"
 
 local pull = { usage = "pull [--platform P] [--quiet] REFERENCE", summary = "fetch an image; prints its digest" }
 
-local types = {
-	store = "string", platform = "string", insecure = "flag", parallel = "integer", quiet = "flag",
-}
+local types = arguments.join(fetch.types, { parallel = "integer" })
 
 function pull.main(args)
 	local options, rest = arguments.parse(args, types)
@@ -15,9 +12,8 @@ function pull.main(args)
 	if options.parallel and (options.parallel < 1 or options.parallel > 64) then
 		return arguments.misuse(pull, "option --parallel: 1 to 64 are expected")
 	end
-	local image <close>, message = arguments.pull(sm, rest[1], options, nil,
-		not options.quiet and progress.listener() or nil)
-	if not image then return arguments.failed(message) end
+	local image <close>, status = fetch.image(pull, rest[1], options)
+	if not image then return status end
 	print(image:digest())
 	return 0
 end

@@ -1,13 +1,10 @@
 local arguments = require "supermachine.cli.arguments"
 local attach = require "supermachine.cli.attach"
-local sm = require "supermachine"
+local fetch = require "supermachine.cli.fetch"
 
 local run = { usage = "run [OPTION...] [--] IMAGE [ARGV...]", summary = "run a process in a machine of an image" }
 
-local types = {}
-for _, more in ipairs { arguments.machine_types, attach.types } do
-	for name, kind in pairs(more) do types[name] = kind end
-end
+local types = arguments.join(arguments.machine_types, fetch.types, attach.types)
 
 -- As the OCI image specification has it: the entrypoint, then what the user says or the image's cmd.
 local function command_line(image, words)
@@ -22,8 +19,8 @@ function run.main(args)
 	if not options then return arguments.misuse(run, rest) end
 	local reference = table.remove(rest, 1)
 	if not reference then return arguments.misuse(run, "an image is expected") end
-	local image <close>, message = arguments.pull(sm, reference, options, "missing")
-	if not image then return arguments.failed(message) end
+	local image <close>, status = fetch.image(run, reference, options, "missing")
+	if not image then return status end
 	local argv = command_line(image, rest)
 	if #argv == 0 then return arguments.misuse(run, reference .. " names no command: give one") end
 	local snapshot <close>, bake_message = image:bake(arguments.bake_options(options))
