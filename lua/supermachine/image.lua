@@ -53,7 +53,7 @@ local function process_defaults(self)
 	local process = self:process()
 	return {
 		env = process.env, workdir = process.workdir, user = process.user, entrypoint = process.entrypoint,
-		cmd = process.cmd,
+		cmd = process.cmd, stop_signal = process.stop_signal,
 	}
 end
 
@@ -115,7 +115,7 @@ end
 
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
-	local parts = { "bake 2", core.version, self:digest(), self:platform() }
+	local parts = { "bake 3", core.version, self:digest(), self:platform() }
 	for _, path in ipairs { inputs.kernel, inputs.initrd } do
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end

@@ -18,8 +18,17 @@ local OUTPUT_MAX <const> = 64 << 20
 local signals = {
 	HUP = 1, INT = 2, QUIT = 3, ILL = 4, TRAP = 5, ABRT = 6, BUS = 7, FPE = 8, KILL = 9, USR1 = 10, SEGV = 11,
 	USR2 = 12, PIPE = 13, ALRM = 14, TERM = 15, CHLD = 17, CONT = 18, STOP = 19, TSTP = 20, TTIN = 21, TTOU = 22,
-	WINCH = 28,
+	WINCH = 28, PWR = 30, RTMIN = 34, RTMAX = 64,
 }
+
+-- 15, "TERM", "SIGTERM", "15", "SIGRTMIN+3", as images write them; nil: none of these.
+local function signal_number(signal)
+	if type(signal) ~= "string" then return math.tointeger(signal) end
+	local name = signal:upper():gsub("^SIG", "")
+	local base, offset = name:match "^(RTM%u%u)([+-]%d%d?)$"
+	if base then return signals[base] and signals[base] + tonumber(offset) end
+	return signals[name] or tonumber(name:match "^%d%d?$")
+end
 
 local request_options = {
 	env = "table", cwd = "string", user = "string", tty = "boolean", rows = "integer", columns = "integer",
@@ -49,7 +58,7 @@ local function add_env(into, env)
 	end
 end
 
--- `defaults` is what an image says: { env = list, workdir = string, user = string }.
+-- `defaults` is what an image says: { env = list, workdir = string, user = string, stop_signal = string }.
 local function request_of(argv, given, defaults)
 	defaults = defaults or {}
 	local request = options.pick(given, request_keys)
@@ -132,11 +141,14 @@ end
 --- The process reads the end of its input.
 function methods:close_stdin() return open_handle(self):close_stdin() end
 
---- Send a signal, by number or by name ("TERM"), to its process group.
+--- Send a signal, by number or by name ("TERM"), to its process group; by default the one that the image wants its
+-- processes stopped with ("EINVAL": it names none that there is), or TERM.
 function methods:signal(signal)
-	local number = signals[signal] or signal
-	if math.type(number) ~= "integer" then error(("unknown signal '%s'"):format(tostring(signal)), 2) end
-	return open_handle(self):signal(number)
+	local handle, wanted = open_handle(self), self.stop_signal
+	local number = signal_number(signal or wanted)
+	if number and number >= 1 and number <= 64 then return handle:signal(number) end
+	if signal ~= nil then error(("unknown signal '%s'"):format(tostring(signal)), 2) end
+	return nil, ("the image's stop signal '%s' is none"):format(wanted), "EINVAL"
 end
 
 --- The terminal has another size.
@@ -179,11 +191,13 @@ end
 
 -- ---- the two ways in --------------------------------------------------------------------------------------------
 
-local function open(source, request, max)
+local function open(source, request, max, stop_signal)
 	local handle, message, code = source:process(request)
 	if not handle then return nil, message, code end
 	max = max or OUTPUT_MAX
-	local self = { handle = handle, stdout = queue.new(max), stderr = queue.new(max), truncated = false }
+	local self = {
+		handle = handle, stdout = queue.new(max), stderr = queue.new(max), truncated = false, stop_signal = stop_signal,
+	}
 	return setmetatable(self, metatable)
 end
 
@@ -199,7 +213,9 @@ function process.spawn(source, argv, given, defaults)
 	local request = request_of(argv, checked, defaults)
 	request.stdin = checked.stdin ~= false
 	request.timeout_ms = checked.timeout_ms
-	local self, message, code = open(source, request, checked.max_output_bytes)
+	local stop_signal = defaults and defaults.stop_signal or ""
+	local self, message, code = open(source, request, checked.max_output_bytes,
+		stop_signal ~= "" and stop_signal or "TERM")
 	if not self then return nil, message, code end
 	while not self.id and not self.failure do
 		local fine, why, name = pump(self)

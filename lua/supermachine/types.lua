@@ -354,7 +354,8 @@ function process:lines(format) end
 ---@return true?, string? message, string? code
 function process:write(bytes, options) end
 function process:close_stdin() end
----@param signal integer|string
+---@param signal? integer|string  default the image's stop signal, or TERM
+---@return true?, string? message, string? code
 function process:signal(signal) end
 ---@param rows integer
 ---@param columns integer

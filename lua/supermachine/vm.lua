@@ -9,7 +9,7 @@ local stream = require "supermachine.stream"
 local vm = {}
 local methods = core.methods "supermachine.vm"
 
--- What the image says about its processes, by machine: { env, workdir, user, entrypoint, cmd }.
+-- What the image says about its processes, by machine: { env, workdir, user, entrypoint, cmd, stop_signal }.
 local defaults = setmetatable({}, { __mode = "k" })
 
 local new_options = {

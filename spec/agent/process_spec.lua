@@ -230,6 +230,24 @@ describe("a process in the guest", function()
 			assert.are.equal(9, assert(child:wait()).code)
 		end)
 
+		it("is stopped by the signal that its image names", function()
+			for name, number in pairs {
+				[""] = 15, SIGHUP = 1, usr1 = 10, ["12"] = 12, ["SIGRTMIN+3"] = 37, ["RTMAX-1"] = 63, SIGRTMIN = 34,
+			} do
+				local child <close> = assert(process.spawn(guest, { "cat" }, nil, { stop_signal = name }))
+				assert(child:signal())
+				assert.are.equal(number, assert(child:wait()).signal, name)
+			end
+			local plain <close> = spawn "exec cat"
+			assert(plain:signal())
+			assert.are.equal(15, assert(plain:wait()).signal)
+			for _, name in ipairs { "SIGNONE", "0", "65", "RTMIN-40", "RTMOD+1", "15x" } do
+				local child <close> = assert(process.spawn(guest, { "cat" }, nil, { stop_signal = name }))
+				assert.are.same({ nil, ("the image's stop signal '%s' is none"):format(name), "EINVAL" }, { child:signal() })
+				assert.has_error(function() child:signal(name) end, ("unknown signal '%s'"):format(name))
+			end
+		end)
+
 		it("delivers a signal that is sent at once", function()
 			local child <close> = assert(core.process_over(guest.path, { argv = { "sleep", "1000" } }))
 			assert(child:signal(15))

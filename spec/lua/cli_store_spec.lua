@@ -39,7 +39,8 @@ describe("supermachine images, inspect, tag, rmi, du, verify and gc", function()
 		store:make("a", { "one" }, { config = {
 			Entrypoint = { "/bin/sh", "-c" }, Cmd = { "echo hi" }, Env = { "A=b c" }, WorkingDir = "/w", User = "nobody",
 			StopSignal = "SIGINT", Volumes = { ["/data"] = {} }, ExposedPorts = { ["80/tcp"] = {} }, Labels = { k = "v" },
-			Healthcheck = { Test = { "CMD", "true" }, Retries = 3 },
+			Healthcheck = { Test = { "CMD", "true" }, Interval = 3600 * 10 ^ 9 // 1 | 0, Timeout = 1500000, StartPeriod = 0,
+				StartInterval = 5000000000, Retries = 3 },
 		} })
 		local image <close> = store:pull "a"
 		local out, err, status = run("inspect", store:name "a")
@@ -48,13 +49,13 @@ describe("supermachine images, inspect, tag, rmi, du, verify and gc", function()
 			reference = store:name "a", digest = image:digest(), config = image:config_digest(), platform = "linux/amd64",
 			entrypoint = "/bin/sh -c", cmd = '"echo hi"', env = '"A=b c"', workdir = "/w", user = "nobody",
 			["stop signal"] = "SIGINT", volumes = "/data", ports = "80/tcp", label = "k=v",
-			healthcheck = "CMD true, retries 3",
+			healthcheck = "CMD true, interval_ms 3600000, timeout_ms 1.5, start_period_ms 0, start_interval_ms 5000, retries 3",
 		} do
 			assert.matches(("\n%s +%s\n"):format(name, (value:gsub("%p", "%%%0"))), "\n" .. out)
 		end
 		assert.matches("\nlayer +" .. image:layers()[1].digest .. " ", out)
 		local seen = core.json_decode((run("inspect", "--json " .. image:digest())))
-		assert.same(image:config(), seen.config)
+		assert.same({ image:config(), image:process() }, { seen.config, seen.process })
 		out, err, status = run("inspect", "nobody")
 		assert.same({ "", 125 }, { out, status })
 		assert.matches("^supermachine: [^\n]*'nobody' is not in the image store[^\n]*\n$", err)

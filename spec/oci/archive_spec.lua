@@ -5,16 +5,11 @@ local pulls = require "spec.support.pulls"
 local scratch = require "spec.support.scratch"
 local tars = require "spec.support.layer"
 
--- More than is read at once, twice over.
-local LARGE = ("0123456789abcdef"):rep(20000)
-local one = archive.image { tags = { "one:1", "one:latest" }, layers = { "a", LARGE, "c" } }
-local two = archive.image { tags = { "two:1", "q.io/x/two:2" }, layers = { "a", "d" } }
+local LARGE, LAYERS = pulls.LARGE, pulls.LAYERS
+local one, two = pulls.one, pulls.two
 
 describe("an image in a tar", function()
-	local here
-
-	before_each(function() here = pulls.new() end)
-	after_each(function() here:remove() end)
+	local here = pulls.each(before_each, after_each)
 
 	local manifest = { "manifest.json", '[{"Config":"c.json","Layers":["a","d"]}]' }
 	local config = { "c.json", two.config }
@@ -129,7 +124,7 @@ describe("an image in a tar", function()
 			add('a', data='a')
 			add('d', data='d')
 		]]):format(manifest[2], two.config))
-		assert.equal(layout.digest(archive.manifest(two)), here:digest("docker-archive:" .. tar, two.layers))
+		assert.equal(archive.digest(two), here:digest("docker-archive:" .. tar, two.layers))
 	end)
 
 	it("is not unpacked to its end once nobody wants it", function()
@@ -197,23 +192,17 @@ describe("an image in a tar", function()
 		it("is found by docker's name where tags are the same", function()
 			local other = archive.image { tags = { "other:1" }, layers = { "o" } }
 			local tar = archive.tar(here.folder .. "/a.tar", archive.new_docker { one, two, other })
-			assert.equal(layout.digest(archive.manifest(one)),
-				here:digest("oci-archive:" .. tar .. ":docker.io/library/one:1", one.layers))
-			assert.equal(layout.digest(archive.manifest(other)),
+			assert.equal(archive.digest(one), here:digest("oci-archive:" .. tar .. ":docker.io/library/one:1", one.layers))
+			assert.equal(archive.digest(other),
 				here:digest("oci-archive:" .. tar .. ":docker.io/library/other:1", other.layers))
-			assert.equal(layout.digest(archive.manifest(one)), here:digest("oci-archive:" .. tar .. ":latest", one.layers))
+			assert.equal(archive.digest(one), here:digest("oci-archive:" .. tar .. ":latest", one.layers))
 			here:refused("EINVAL", "several images, name one: .*library/one:1.*library/other:1", "oci-archive:" .. tar .. ":1")
 		end)
 	end)
 
 	describe("by skopeo", function()
-		local LAYERS = { LARGE, "two", LARGE }
 		local images
-
-		before_each(function()
-			if not scratch.has "skopeo" then pending "skopeo is not installed" return end
-			images = here:layout(LAYERS)
-		end)
+		before_each(function() images = here:for_skopeo(pending) end)
 
 		it("is read from its OCI archive", function()
 			local tar = here.folder .. "/o.tar"

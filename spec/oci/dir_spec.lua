@@ -4,15 +4,10 @@ local layout = require "spec.support.oci_layout"
 local pulls = require "spec.support.pulls"
 local scratch = require "spec.support.scratch"
 
--- More than is read at once, twice over.
-local LARGE = ("0123456789abcdef"):rep(20000)
-local two = archive.image { tags = { "two:1", "q.io/x/two:2" }, layers = { "a", "d" } }
+local LAYERS, two = pulls.LAYERS, pulls.two
 
 describe("an image in a folder of the dir transport", function()
-	local here
-
-	before_each(function() here = pulls.new() end)
-	after_each(function() here:remove() end)
+	local here = pulls.each(before_each, after_each)
 
 	local function write(text, blobs, version)
 		local path = here.folder .. "/dir"
@@ -62,13 +57,8 @@ describe("an image in a folder of the dir transport", function()
 	end)
 
 	describe("by skopeo", function()
-		local LAYERS = { LARGE, "two", LARGE }
 		local images
-
-		before_each(function()
-			if not scratch.has "skopeo" then pending "skopeo is not installed" return end
-			images = here:layout(LAYERS)
-		end)
+		before_each(function() images = here:for_skopeo(pending) end)
 
 		it("is read from its dir, also of several platforms", function()
 			pulls.skopeo("oci:" .. images.path .. ":t", "dir:" .. here.folder .. "/dir")

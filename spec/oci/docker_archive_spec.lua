@@ -4,32 +4,26 @@ local layout = require "spec.support.oci_layout"
 local pulls = require "spec.support.pulls"
 local scratch = require "spec.support.scratch"
 
--- More than is read at once, twice over.
-local LARGE = ("0123456789abcdef"):rep(20000)
-local one = archive.image { tags = { "one:1", "one:latest" }, layers = { "a", LARGE, "c" } }
-local two = archive.image { tags = { "two:1", "q.io/x/two:2" }, layers = { "a", "d" } }
+local LARGE, LAYERS = pulls.LARGE, pulls.LAYERS
+local one, two = pulls.one, pulls.two
 local nameless = archive.image { layers = { "e", "e" } }
 local empty = archive.image { tags = { "empty:1" }, layers = {} }
 
 describe("an image in a docker archive", function()
-	local here
-
-	before_each(function() here = pulls.new() end)
-	after_each(function() here:remove() end)
+	local here = pulls.each(before_each, after_each)
 
 	for _, writer in ipairs { "old_docker", "new_docker", "podman" } do
 		local write = archive[writer]
 
 		it("is read as written by " .. writer, function()
 			local tar = archive.tar(here.folder .. "/a.tar", write { one })
-			assert.equal(layout.digest(archive.manifest(one)), here:digest("docker-archive:" .. tar, one.layers))
+			assert.equal(archive.digest(one), here:digest("docker-archive:" .. tar, one.layers))
 		end)
 
 		it("is read from a packed tar of " .. writer, function()
 			local tar = archive.tar(here.folder .. "/a.tar", write { one })
 			for _, kind in ipairs(pulls.KINDS) do
-				assert.equal(layout.digest(archive.manifest(one)),
-					here:digest("docker-archive:" .. here:pack(tar, kind), one.layers), kind)
+				assert.equal(archive.digest(one), here:digest("docker-archive:" .. here:pack(tar, kind), one.layers), kind)
 			end
 		end)
 
@@ -40,7 +34,7 @@ describe("an image in a docker archive", function()
 				[":q.io/x/two:2"] = two, [":@0"] = one, [":@1"] = two, [":@2"] = nameless, [":empty:1"] = empty,
 			}
 			for name, image in pairs(names) do
-				assert.equal(layout.digest(archive.manifest(image)), here:digest("docker-archive:" .. tar .. name, image.layers))
+				assert.equal(archive.digest(image), here:digest("docker-archive:" .. tar .. name, image.layers))
 			end
 			local there = "there is: @0 one:1 one:latest, @1 two:1 q.io/x/two:2, @2, @3 empty:1"
 			here:refused("EINVAL", "holds several images, name one" .. there:sub(9), "docker-archive:" .. tar)
@@ -56,7 +50,7 @@ describe("an image in a docker archive", function()
 		scratch.run(("mkdir %s/x && tar -C %s/x -xf %s"):format(here.folder, here.folder, first))
 		for _, format in ipairs { "v7", "oldgnu", "gnu", "ustar", "pax" } do
 			scratch.run(("tar -C %s/x --format=%s -cf %s ."):format(here.folder, format, tar))
-			assert.equal(layout.digest(archive.manifest(one)), here:digest("docker-archive:" .. tar .. ":one", one.layers))
+			assert.equal(archive.digest(one), here:digest("docker-archive:" .. tar .. ":one", one.layers))
 		end
 	end)
 
@@ -90,8 +84,8 @@ describe("an image in a docker archive", function()
 			{ "y/layer.tar", symlink = "1" }, { "c.json", two.config }, { "d", "d" },
 			{ "manifest.json", '[{"Config":"./c.json","RepoTags":null,"Layers":["y/layer.tar","y/../d"]}]' },
 		})
-		assert.equal(layout.digest(archive.manifest(two)), here:digest("docker-archive:" .. tar, two.layers))
-		assert.equal(layout.digest(archive.manifest(two)), here:digest("docker-archive:" .. here:pack(tar, "gz"), two.layers))
+		assert.equal(archive.digest(two), here:digest("docker-archive:" .. tar, two.layers))
+		assert.equal(archive.digest(two), here:digest("docker-archive:" .. here:pack(tar, "gz"), two.layers))
 	end)
 
 	it("is read in any order of a packed tar", function()
@@ -103,7 +97,7 @@ describe("an image in a docker archive", function()
 		members[10] = { "c.json", image.config }
 		members[11] = { "manifest.json", ('[{"Config":"c.json","Layers":[%s]}]'):format(table.concat(names, ",")) }
 		local tar = archive.tar(here.folder .. "/a.tar", members)
-		assert.equal(layout.digest(archive.manifest(image)), here:digest("docker-archive:" .. here:pack(tar, "gz"), layers))
+		assert.equal(archive.digest(image), here:digest("docker-archive:" .. here:pack(tar, "gz"), layers))
 	end)
 
 	it("is known by its file from wherever it is named", function()
@@ -186,13 +180,8 @@ describe("an image in a docker archive", function()
 	end
 
 	describe("by skopeo", function()
-		local LAYERS = { LARGE, "two", LARGE }
 		local images
-
-		before_each(function()
-			if not scratch.has "skopeo" then pending "skopeo is not installed" return end
-			images = here:layout(LAYERS)
-		end)
+		before_each(function() images = here:for_skopeo(pending) end)
 
 		it("is read from its docker archive", function()
 			local tar = here.folder .. "/a.tar"

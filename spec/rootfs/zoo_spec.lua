@@ -124,7 +124,8 @@ describe("an image of", function()
 			table.insert(lower, 1, point)
 		end
 		local root, seen = folder:join(name), folder:join(name .. ".list")
-		scratch.run(("mkdir %s && mount -t overlay -o ro,lowerdir=%s overlay %s"):format(root, table.concat(lower, ":"), root))
+		scratch.run(("mkdir %s && mount -t overlay -o ro,lowerdir=%s overlay %s"):format(root, table.concat(lower, ":"),
+			root))
 		scratch.run(("LC_ALL=C.UTF-8 python3 spec/support/list_tree.py %s >%s"):format(root, seen))
 		scratch.run(("umount %s %s"):format(root, table.concat(lower, " ")))
 		return seen
@@ -147,8 +148,8 @@ describe("an image of", function()
 			local seen = mounted(name, paths)
 			-- Not the root folder itself, the first line: a machine's is that of its writable layer.
 			local rest = seen .. ".rest"
-			scratch.run(("tail -n +2 %s >%s; tail -n +2 %s | diff - %s >%s.diff || { head -n 20 %s.diff; exit 1; }"):format(
-				scratch.quote(expected), rest, seen, rest, rest, rest))
+			scratch.run(("tail -n +2 %s >%s; tail -n +2 %s | diff %s - >%s.diff || { head -n 20 %s.diff; exit 1; }")
+				:format(scratch.quote(expected), rest, seen, rest, rest, rest))
 			assert.is_true(sums(seen) > 100)
 			reference = hashes
 			row("anonymous", hashes, "mounted")

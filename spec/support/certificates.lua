@@ -18,8 +18,8 @@ end
 function certificates.sign(folder, authority, who)
 	scratch.write(("%s/%s.names"):format(folder, who), "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
 	run(folder, REQUEST .. " -keyout %s.key -out %s.csr -subj /CN=%s", who, who, who)
-	run(folder, "openssl x509 -req -in %s.csr -CA %s -CAkey %s.key -CAcreateserial -days 3650 -extfile %s.names -out %s.crt",
-		who, authority, authority, who, who)
+	run(folder, "openssl x509 -req -in %s.csr -CA %s -CAkey %s.key -CAcreateserial -days 3650 -extfile %s.names " ..
+		"-out %s.crt", who, authority, authority, who, who)
 end
 
 return certificates

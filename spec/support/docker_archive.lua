@@ -57,6 +57,8 @@ function M.manifest(image)
 	return text:format(layout.MANIFEST, layout.CONFIG, image.id, #image.config, table.concat(layers, ","))
 end
 
+function M.digest(image) return layout.digest(M.manifest(image)) end
+
 local function manifest_json(images, config_name, layer_name)
 	local list = {}
 	for i, image in ipairs(images) do

@@ -1,5 +1,6 @@
--- Pulls from files of a throw-away folder, each looked at closely: `local here = pulls.new()`, then here:remove().
+-- Pulls from files of a throw-away folder, each looked at closely: `local here = pulls.each(before_each, after_each)`.
 local assert = require "luassert"
+local archive = require "spec.support.docker_archive"
 local core = require "supermachine.core"
 local layout = require "spec.support.oci_layout"
 local scratch = require "spec.support.scratch"
@@ -10,12 +11,23 @@ pulls.__index = pulls
 local PACKERS = { gz = "gzip -nc", bz2 = "bzip2 -c", xz = "xz -c", zst = "zstd -qc" }
 pulls.KINDS = { "gz", "bz2", "xz", "zst" }
 
-function pulls.new()
-	local folder = scratch.folder()
-	return setmetatable({ folder = folder, store = folder .. "/store" }, pulls)
-end
+-- More than is read at once, twice over.
+pulls.LARGE = ("0123456789abcdef"):rep(20000)
+pulls.LAYERS = { pulls.LARGE, "two", pulls.LARGE }
+-- Images to write into archives and folders.
+pulls.one = archive.image { tags = { "one:1", "one:latest" }, layers = { "a", pulls.LARGE, "c" } }
+pulls.two = archive.image { tags = { "two:1", "q.io/x/two:2" }, layers = { "a", "d" } }
 
-function pulls:remove() scratch.remove(self.folder) end
+-- One that is fresh in each test of the block: busted's two come from there.
+function pulls.each(before_each, after_each)
+	local self = setmetatable({}, pulls)
+	before_each(function()
+		self.folder = scratch.folder()
+		self.store = self.folder .. "/store"
+	end)
+	after_each(function() scratch.remove(self.folder) end)
+	return self
+end
 
 function pulls:pull(reference, options)
 	options = options or {}
@@ -66,6 +78,12 @@ function pulls:layout(layers)
 	local images = layout.new(self.folder .. "/images")
 	images:tag(images:image { layers = layers }, "t")
 	return images
+end
+
+-- The layout of LAYERS that skopeo is to copy; without skopeo, nil and the test is skipped.
+function pulls:for_skopeo(pending)
+	if scratch.has "skopeo" then return self:layout(pulls.LAYERS) end
+	pending "skopeo is not installed"
 end
 
 function pulls.skopeo(from, to) scratch.run(("skopeo --insecure-policy copy -q %s %s"):format(from, to)) end

@@ -24,11 +24,11 @@ local function sorted(labels)
 	return list
 end
 
--- "CMD curl -f localhost, every 30000 ms, .."
+-- "CMD curl -f localhost, interval_ms 30000, .."
 local function health(check)
 	local parts = { words(check.test) }
 	for _, name in ipairs { "interval_ms", "timeout_ms", "start_period_ms", "start_interval_ms", "retries" } do
-		if check[name] then parts[#parts + 1] = ("%s %d"):format(name, check[name]) end
+		if check[name] then parts[#parts + 1] = ("%s %.14g"):format(name, check[name]) end
 	end
 	return table.concat(parts, ", ")
 end
