@@ -91,9 +91,9 @@ describe("an image of", function()
 		print "  bytes:   the manifest is what was pushed, and every EROFS file has the bytes of the image's first row"
 	end)
 
-	-- Pulled into a store of its own, as one who may, or as a stranger.
+	-- Pulled into a store of its own, as one who may, or as a stranger; from a registry, converted on the way.
 	local function pull(name, from, stranger)
-		local options, reference = { store = folder:join "store" }, references[name]
+		local options, reference = { store = folder:join "store", rootfs = from ~= "file" }, references[name]
 		if from == "TLS" then
 			reference = servers.TLS.host .. "/" .. name
 			options.ca_file = not stranger and folder:join "ca" or nil
