@@ -240,7 +240,7 @@ describe("supermachine run, bake and exec #lab", function()
 
 	it("run a process of an image with our streams and its exit code", function()
 		local image = lab.reference "busybox"
-		local out, err, status = run(folder, ("run --memory 128 %s %s sh -c 'echo out; echo err >&2; exit 7'"):format(store,
+		local out, err, status = run(folder, ("run -q --memory 128 %s %s sh -c 'echo out; echo err >&2; exit 7'"):format(store,
 			image))
 		assert.are.equal("out\n", out)
 		assert.are.equal("err\n", err)
