@@ -18,6 +18,7 @@
 #define CONNECT_TIMEOUT_S 30L
 #define STALL_BYTES_PER_S 1024L /* a transfer slower than this for a while is dead */
 #define BUFFER_BYTES      (256L << 10)
+#define HEADERS_MAX       (256u << 10) /* libcurl keeps them all */
 
 static int status_of(const struct sm_oci_http_transfer *transfer)
 {
@@ -81,6 +82,14 @@ static size_t on_body(char *data, size_t size, size_t count, void *arg)
 	sm_buf_append(body, data, len < room ? len : room);
 	transfer->enough = len > room;
 	return transfer->enough ? CURL_WRITEFUNC_ERROR : len;
+}
+
+static size_t on_header(char *data, size_t size, size_t count, void *arg)
+{
+	(void)data;
+	struct sm_oci_http_transfer *transfer = arg;
+	transfer->header_bytes += size * count;
+	return transfer->header_bytes > HEADERS_MAX ? 0 : size * count;
 }
 
 /* The text behind it is libcurl's or the system's; the class is what a caller can act on. */
@@ -159,6 +168,8 @@ static int set_options(struct sm_oci_http_transfer *transfer, const struct sm_oc
 	SET(CURLOPT_ERRORBUFFER, transfer->message);
 	SET(CURLOPT_WRITEFUNCTION, on_body);
 	SET(CURLOPT_WRITEDATA, transfer);
+	SET(CURLOPT_HEADERFUNCTION, on_header);
+	SET(CURLOPT_HEADERDATA, transfer);
 	SET(CURLOPT_PRIVATE, transfer);
 	if (request->offset) {
 		snprintf(range, sizeof range, "%llu-", (unsigned long long)request->offset);
@@ -172,6 +183,8 @@ static int set_options(struct sm_oci_http_transfer *transfer, const struct sm_oc
 		SET(CURLOPT_USERNAME, request->username);
 		SET(CURLOPT_PASSWORD, request->password);
 	}
+	if (request->head)
+		SET(CURLOPT_NOBODY, 1L);
 	if (request->form)
 		SET(CURLOPT_COPYPOSTFIELDS, request->form);
 #undef SET
@@ -210,6 +223,10 @@ static void read_response(struct sm_oci_http_transfer *transfer, struct sm_oci_h
 			for (size_t i = 0; i < len; i++)
 				response->media_type[i] = (char)tolower((unsigned char)type[i]);
 	}
+	struct curl_header *digest;
+	if (!curl_easy_header(curl, "Docker-Content-Digest", 0, CURLH_HEADER, -1, &digest) &&
+	    strlen(digest->value) < sizeof response->content_digest)
+		snprintf(response->content_digest, sizeof response->content_digest, "%s", digest->value);
 	/* Another host's challenge is none of ours to answer. */
 	if (!transfer->left)
 		read_challenges(curl, response);
@@ -283,6 +300,7 @@ void sm_oci_http_transfer_move(struct sm_oci_http_transfer *transfer)
 	}
 	sm_buf_clear(&transfer->error_body);
 	transfer->enough = false;
+	transfer->header_bytes = 0;
 	if (!url)
 		sm_error_sys(err, ENOMEM, "redirect");
 	else if (++transfer->redirects > REDIRECTS_MAX)
@@ -308,12 +326,39 @@ static bool worth_another(CURLcode result)
 	}
 }
 
+/* Why there is no answer. */
+static int read_failure(const struct sm_oci_http_transfer *transfer, bool *ret_transient, struct sm_error *ret)
+{
+	char proxy[SM_OCI_HOST_SIZE];
+	long status = 0;
+	const char *text = transfer->message[0] ? transfer->message : curl_easy_strerror(transfer->result);
+	const char *variable = sm_oci_hop_proxy(transfer->url, proxy);
+	curl_easy_getinfo(transfer->curl, CURLINFO_HTTP_CONNECTCODE, &status);
+	if (status_of(transfer) == 407)
+		status = 407; /* without a tunnel */
+	if (transfer->header_bytes > HEADERS_MAX)
+		return sm_error_set(ret, EFBIG, "more than %u bytes of headers", HEADERS_MAX);
+	/* libcurl's words have its login in them. */
+	if (variable && !strncmp(text, "Unsupported proxy", strlen("Unsupported proxy")))
+		return sm_error_set(ret, EINVAL, "what $%s says is no URL of a proxy that can be used", variable);
+	if (status >= 300) {
+		*ret_transient = sm_oci_retry_status((int)status);
+		return sm_error_set(ret, status == 403 || status == 407 ? EACCES : EIO,
+		                    "the proxy %s refuses: status %ld", variable ? proxy : "?", status);
+	}
+	*ret_transient = worth_another(transfer->result);
+	return sm_error_set(ret, error_code(transfer->curl, transfer->result), "%s", text);
+}
+
 int sm_oci_http_transfer_end(struct sm_oci_http_transfer *transfer, struct sm_oci_http_response *ret,
                              struct sm_error *err)
 {
 	int code = 0;
 	sm_oci_http_response_done(ret);
-	const char *method = transfer->request.form ? "POST" : "GET", *url = transfer->url;
+	const char *method = transfer->request.form   ? "POST"
+	                     : transfer->request.head ? "HEAD"
+	                                              : "GET",
+		   *url = transfer->url;
 	ret->begun = transfer->given;
 	if (!transfer->ended)
 		code = sm_error_sys(err, ECANCELED, "%s %.*s", method, sm_oci_hop_shown(url), url);
@@ -329,11 +374,10 @@ int sm_oci_http_transfer_end(struct sm_oci_http_transfer *transfer, struct sm_oc
 		                    (unsigned long long)transfer->request.size);
 	else if (!code && transfer->sink_code < 0)
 		code = transfer->sink_code;
-	else if (!code && transfer->result && !transfer->enough) {
-		ret->transient = worth_another(transfer->result);
-		code = sm_error_set(err, error_code(transfer->curl, transfer->result), "%s %.*s: %s", method,
-		                    sm_oci_hop_shown(url), url,
-		                    transfer->message[0] ? transfer->message : curl_easy_strerror(transfer->result));
+	else if (!code && ((transfer->result && !transfer->enough) || status_of(transfer) == 407)) {
+		struct sm_error why;
+		code = read_failure(transfer, &ret->transient, &why);
+		sm_error_set(err, code, "%s %.*s: %s", method, sm_oci_hop_shown(url), url, why.message);
 	} else if (!code)
 		read_response(transfer, ret);
 	return code;

@@ -20,7 +20,8 @@ struct sm_oci_http_transfer {
 	bool begun; /* the sink has been called, or could have been */
 	bool given; /* it has got bytes */
 	bool bad_range;
-	bool enough; /* of an error's body */
+	size_t header_bytes; /* of this hop */
+	bool enough;         /* of an error's body */
 	int sink_code;
 	bool ended;
 	CURLcode result;
