@@ -3,19 +3,11 @@ local core = require "supermachine.core"
 local build = require "spec.support.build"
 local child = require "spec.support.pull"
 local layout = require "spec.support.oci_layout"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
-local missing
-for _, name in ipairs { "docker-registry", "skopeo", "openssl", "python3", "perl" } do
-	if not scratch.has(name) then missing = name .. " is not installed" end
-end
-local function check(name, run)
-	it(name, function()
-		if missing then pending(missing) return end
-		run()
-	end)
-end
+local check, missing = needs(it, pending, "docker-registry", "skopeo", "openssl", "python3", "perl")
 
 local function base64(text)
 	return (scratch.run("printf %s " .. scratch.quote(text) .. " | openssl base64 -A"))
@@ -47,12 +39,7 @@ local function pull(reference, options, env)
 	assert.not_matches("secret", message or "")
 	return digest, message, code
 end
-local function refused(code, pattern, ...)
-	local digest, message, got = pull(...)
-	assert.is_nil(digest)
-	assert.matches(pattern, (message:gsub(home:gsub("%p", "%%%0"), "HOME")))
-	assert.equal(code, got)
-end
+local function refused(code, pattern, ...) child.refused(home, code, pattern, pull(...)) end
 local function fresh_home()
 	if not missing then home = child.home() end
 end
@@ -69,12 +56,7 @@ describe("a challenge", function()
 	after_each(no_home)
 
 	local function name(repository) return "http://" .. server.host .. "/" .. repository end
-	-- What the server has heard during run().
-	local function heard(run)
-		local before = #server:log()
-		run()
-		return server:log():sub(before + 1)
-	end
+	local function heard(run) return server:heard(run) end
 	local user = { username = "user", password = "secret" }
 
 	check("for Basic is answered with name and password, once they are asked for", function()
@@ -125,6 +107,18 @@ describe("a challenge", function()
 			'"scope": "repository:identity:pull", "service": "a service"}', log)
 		place(".docker/config.json", ('{"auths": {"%s": {"identitytoken": "id/3+"}}}'):format(server.host))
 		refused("EACCES", "the login from .* is refused: the token server answered 401", name "identity")
+	end)
+
+	check("for a token is answered by the one that a file has for the registry itself, and by no other then", function()
+		place(".docker/config.json", ('{"auths": {"%s": {"registrytoken": "t-token"}}}'):format(server.host))
+		local log = heard(function() assert(pull(name "token")) end)
+		assert.not_matches("/token/token", log)
+		assert.matches("GET /v2/token/%S+ Bearer t%-token", log)
+		place(".docker/config.json", ('{"auths": {"%s": {"registrytoken": "t-secret"}}}'):format(server.host))
+		log = heard(function()
+			refused("EACCES", "the login from HOME/.docker/config.json is refused, status 401", name "token")
+		end)
+		assert.not_matches("/token/token", log)
 	end)
 
 	check("may name another host's token server, by the specification's own flow", function()
@@ -201,6 +195,20 @@ describe("a challenge", function()
 			refused("EACCES", "a login is needed", name "basic", nil, { REGISTRY_AUTH_FILE = home .. "/named.json" })
 			refused("ENOENT", "'HOME/absent', which $REGISTRY_AUTH_FILE names", name "basic", nil,
 				{ REGISTRY_AUTH_FILE = home .. "/absent" })
+		end)
+
+		check("what $DOCKER_AUTH_CONFIG says comes before them, but not before the file that is named", function()
+			local good, bad = auths { [server.host] = "user:secret" }, auths { [server.host] = wrong }
+			place("run/containers/auth.json", bad)
+			assert(pull(name "basic", nil, { DOCKER_AUTH_CONFIG = good }))
+			refused("EACCES", "the login from %$DOCKER_AUTH_CONFIG is refused", name "basic", nil, { DOCKER_AUTH_CONFIG = bad })
+			place("run/containers/auth.json", good)
+			for _, text in ipairs { "", "{}", auths { ["other.example"] = wrong } } do
+				assert(pull(name "basic", nil, { DOCKER_AUTH_CONFIG = text }))
+			end
+			refused("EBADMSG", "%$DOCKER_AUTH_CONFIG: not JSON", name "basic", nil, { DOCKER_AUTH_CONFIG = "secret" })
+			place("named.json", good)
+			assert(pull(name "basic", nil, { DOCKER_AUTH_CONFIG = bad, REGISTRY_AUTH_FILE = home .. "/named.json" }))
 		end)
 
 		check("the most specific key of a file counts", function()
@@ -380,9 +388,7 @@ describe("docker-registry", function()
 		finally(function() server:stop() issuer:stop() end)
 		local name = "http://" .. server.host .. "/some/app:t"
 		local function grants(options)
-			local before = #issuer:log()
-			assert.equal(image.digest, pull(name, options))
-			return issuer:log():sub(before + 1)
+			return issuer:heard(function() assert.equal(image.digest, (pull(name, options))) end)
 		end
 		assert.equal("GET repository:some/app:pull granted\n", grants { username = "user", password = "secret" })
 		place(".docker/config.json", ('{"auths": {"%s": {"identitytoken": "identity"}}}'):format(server.host))

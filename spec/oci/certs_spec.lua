@@ -1,13 +1,11 @@
 -- Whom we trust over TLS, and to whom we show a certificate of our own: the certs.d folders.
 local certificates = require "spec.support.certificates"
 local child = require "spec.support.pull"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
-local missing
-for _, name in ipairs { "openssl", "python3" } do
-	if not scratch.has(name) then missing = name .. " is not installed" end
-end
+local check, missing = needs(it, pending, "openssl", "python3")
 
 describe("certs.d", function()
 	local folder, server, home
@@ -35,23 +33,8 @@ describe("certs.d", function()
 	local function pull(name, options)
 		return child.pull(server.host .. "/" .. name, { HOME = home }, options)
 	end
-	local function heard(run)
-		local before = #server:log()
-		run()
-		return server:log():sub(before + 1)
-	end
-	local function check(name, run)
-		it(name, function()
-			if missing then pending(missing) return end
-			run()
-		end)
-	end
-	local function refused(code, pattern, ...)
-		local digest, message, got = pull(...)
-		assert.is_nil(digest)
-		assert.matches(pattern, (message:gsub(home:gsub("%p", "%%%0"), "HOME")))
-		assert.equal(code, got)
-	end
+	local function heard(run) return server:heard(run) end
+	local function refused(code, pattern, ...) child.refused(home, code, pattern, pull(...)) end
 	local localhost = function() return "localhost:" .. server.port end
 
 	check("names authorities for one host and port", function()

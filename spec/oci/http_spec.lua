@@ -1,9 +1,11 @@
 -- A registry that lies, stalls, redirects and asks for tokens.
+local child = require "spec.support.pull"
 local core = require "supermachine.core"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
-local missing = not scratch.has "python3" and "python3 is not installed" or nil
+local check, missing = needs(it, pending, "python3")
 
 describe("a registry's answer", function()
 	local server, folder, store
@@ -30,13 +32,6 @@ describe("a registry's answer", function()
 		local operation <close> = begin(name)
 		return operation:finish()
 	end
-	local function check(name, run)
-		it(name, function()
-			if missing then pending(missing) return end
-			run()
-		end)
-	end
-
 	check("may have a general content type", function()
 		assert(pull "plain"):close()
 		assert(pull "good"):close()
@@ -47,10 +42,10 @@ describe("a registry's answer", function()
 	end)
 
 	check("may ask for an anonymous token", function()
-		local before = #server:log()
-		local image <close> = assert(pull "token/a")
-		assert.same({ "x" }, image:process().cmd)
-		local log = server:log():sub(before + 1)
+		local log = server:heard(function()
+			local image <close> = assert(pull "token/a")
+			assert.same({ "x" }, image:process().cmd)
+		end)
 		local _, tokens = log:gsub("GET /token%?service=fake%%20service&scope=repository%%3Atoken%%2Fa%%3Apull anonymous", "")
 		assert.equal(1, tokens)
 		assert.matches("GET /elsewhere/ anonymous", log)
@@ -87,6 +82,84 @@ describe("a registry's answer", function()
 			if left[1] then assert.matches("^partial/%x+$", left[1]) end
 		end)
 	end
+
+	-- What is hostile about them is the manifest, or the headers before it.  None costs memory.
+	local hostile = {
+		{ "gigabyte", "EFBIG", "manifest latest: larger than 4194304 bytes" },
+		{ "endless", "EFBIG", "manifest latest: larger than 4194304 bytes" },
+		{ "headers", "EFBIG", "/manifests/latest: more than 262144 bytes of headers" },
+		{ "header-line", nil, "/manifests/latest: " },
+		{ "interim", "EFBIG", "/manifests/latest: more than 262144 bytes of headers" },
+		{ "trailers", "EFBIG", "/manifests/latest: more than 262144 bytes of headers" },
+		{ "garbage", "EIO", "/manifests/latest: .*hunk" },
+		{ "bomb", "EBADMSG", "manifest: JSON holds a NUL byte" },
+		{ "deep", "EBADMSG", "manifest: JSON is nested too deeply" },
+		{ "twice", "EBADMSG", "manifest: JSON has 'layers' twice" },
+		{ "digest", "EBADMSG", "layers%[0%]: .*sha256:%x+" },
+		{ "part", "EIO", "latest: status 206" },
+		{ "stalls", "ETIMEDOUT", "/manifests/latest: " },
+	}
+	for _, case in ipairs(hostile) do
+		check("is refused, and costs no memory: " .. case[1], function()
+			local home = child.home()
+			finally(function() scratch.remove(home) end)
+			local function peak(name)
+				local _, message, code, kib = child.pull("http://" .. server.host .. "/" .. name, { HOME = home },
+					{ retries = 0, store = store, stall_ms = name == "hostile/stalls" and 1000 or 0 })
+				return kib, message, code
+			end
+			local usual = peak "good"
+			local before = scratch.files(store)
+			local kib, message, code = peak("hostile/" .. case[1])
+			assert.matches(case[3], message)
+			assert.matches("127.0.0.1:" .. server.port, message, 1, true)
+			if case[2] then assert.equal(case[2], code) end
+			assert.is_true(kib - usual < 16 << 10, kib - usual)
+			assert.same(before, scratch.files(store))
+		end)
+	end
+
+	describe("to HEAD", function()
+		-- Pulls peek/HOW, whose image is stored; what the server heard, and the pull's numbers.
+		local function again(how)
+			local stats
+			local log = server:heard(function()
+				local image <close>, numbers = assert(pull("peek/" .. how))
+				assert.same({ "x" }, image:process().cmd)
+				stats = numbers
+			end)
+			return log, stats
+		end
+
+		check("spares the manifest of an image that is stored", function()
+			for _, how in ipairs { "same", "index" } do
+				assert.not_matches("HEAD", (again(how)))
+				local log, stats = again(how)
+				assert.equal("HEAD /v2/peek/" .. how .. "/manifests/latest\n", log)
+				assert.same({ 0, 1 }, { stats.fetched_layers, stats.reused_layers })
+			end
+		end)
+
+		check("leads to a GET where it names another, nothing, or is not understood", function()
+			for _, how in ipairs { "changes", "silent", "long", "404", "405", "500" } do
+				again(how)
+				assert.equal(("HEAD /v2/peek/%s/manifests/latest\nGET /v2/peek/%s/manifests/latest anonymous\n"):format(how, how),
+					(again(how)))
+			end
+		end)
+
+		check("is not asked for when the image is not whole, and never believed for one that is spoilt", function()
+			again "same"
+			local image <close> = assert(pull "peek/same")
+			for _, digest in ipairs { image:layers()[1].digest, image:digest() } do
+				local path = store .. "/blobs/sha256/" .. digest:sub(8)
+				local bytes = scratch.read(path)
+				scratch.write(path, digest == image:digest() and bytes:gsub("tar", "rat") or "")
+				assert.matches("^GET /v2/peek/same/manifests/latest anonymous\n", (again "same"))
+				assert.equal(bytes, scratch.read(path))
+			end
+		end)
+	end)
 
 	check("that never ends can be cancelled", function()
 		local operation <close> = begin "stuck"

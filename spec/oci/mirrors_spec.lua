@@ -1,9 +1,10 @@
 -- The table of registries in the user's settings.
 local child = require "spec.support.pull"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
-local missing = not scratch.has "python3" and "python3 is not installed" or nil
+local check, missing = needs(it, pending, "python3")
 
 describe("the table of registries", function()
 	local server, other, home
@@ -29,25 +30,13 @@ describe("the table of registries", function()
 	local function pull(name, options)
 		return child.pull("http://" .. server.host .. "/" .. name, { HOME = home }, options)
 	end
-	local function refused(code, pattern, ...)
-		local digest, message, got = pull(...)
-		assert.is_nil(digest)
-		assert.matches(pattern, (message:gsub(home:gsub("%p", "%%%0"), "HOME")))
-		assert.equal(code, got)
-	end
+	local function refused(code, pattern, ...) child.refused(home, code, pattern, pull(...)) end
 	-- What both have heard during run().
 	local function heard(run)
-		local a, b = #server:log(), #other:log()
-		run()
-		return server:log():sub(a + 1), other:log():sub(b + 1)
+		local mirror
+		local origin = server:heard(function() mirror = other:heard(run) end)
+		return origin, mirror
 	end
-	local function check(name, run)
-		it(name, function()
-			if missing then pending(missing) return end
-			run()
-		end)
-	end
-
 	check("has mirrors, which are asked first, below their prefix", function()
 		settings '{"registries": {"HOST": {"mirrors": ["http://OTHER/free/hub"]}}}'
 		local origin, mirror = heard(function() assert(pull "app") end)
@@ -76,6 +65,22 @@ describe("the table of registries", function()
 		local layer = origin:match "^%S+ GET /v2/app/blobs/(%S+) anonymous %-\n$"
 		assert.matches("GET /v2/no%-layer/app/blobs/" .. layer, mirror)
 		refused("ENOENT", layer .. ": not there, status 404; mirror 127.0.0.1:%d+: .*no%-layer/no%-layer: " .. layer,
+			"no-layer")
+	end)
+
+	check("goes on to the next one for a layer that is wrong, cut or of another size", function()
+		for _, how in ipairs { "wrong", "short", "long", "cut" } do
+			settings('{"registries": {"HOST": {"mirrors": ["http://OTHER/absent", "http://OTHER/' .. how .. '-layer"]}}}')
+			local origin, mirror = heard(function() assert(pull("app", { retries = 1 })) end)
+			assert.not_matches("/manifests/", origin)
+			local _, asked = mirror:gsub("GET /v2/" .. how .. "%-layer/app/blobs/", "")
+			assert.equal(how == "cut" and 3 or 2, asked) -- the config is one
+			assert.matches("^%S+ GET /v2/app/blobs/%S+ anonymous %-\n$", origin)
+		end
+		settings '{"registries": {"HOST": {"mirrors": ["http://OTHER/wrong-layer"]}}}'
+		refused("EBADMSG", "blob sha256:%x+: its bytes have digest", "wrong-layer")
+		settings '{"registries": {"HOST": {"mirrors": ["http://OTHER/wrong-layer"]}}}'
+		refused("ENOENT", "sha256:%x+: not there, status 404; mirror 127.0.0.1:%d+: blob sha256:%x+: its bytes have digest",
 			"no-layer")
 	end)
 

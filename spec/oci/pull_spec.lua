@@ -1,11 +1,12 @@
 -- Transfers: several at once, over lines that break, by several processes, killed at any moment.
 local build = require "spec.support.build"
 local core = require "supermachine.core"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 local sm = require "supermachine"
 
-local missing = not scratch.has "python3" and "python3 is not installed" or nil
+local check, missing = needs(it, pending, "python3")
 
 local LAYERS <const>, PIECE <const> = 6, 64 << 10
 
@@ -63,13 +64,6 @@ describe("the layers of an image", function()
 		end
 		return list
 	end
-	local function check(name, run)
-		it(name, function()
-			if missing then pending(missing) return end
-			run()
-		end)
-	end
-
 	check("come several at once", function()
 		-- Nobody gets an answer there before four have asked; of the last two, the server gives up on its own.
 		local image, _, code = pull("four", { parallel = 2, timeout_ms = 300 })
@@ -111,6 +105,7 @@ describe("the layers of an image", function()
 		{ "other-size", {}, {} },
 		{ "no-range", {}, { retries = 2 * LAYERS } },
 		{ "other-range", {}, { retries = LAYERS } },
+		{ "whole-range", {}, { retries = 2 * LAYERS } },
 		{ "stalls", { stall_ms = 1000, parallel = LAYERS }, {} },
 		{ "error-500", { parallel = LAYERS }, { retries = 2 * LAYERS } },
 		{ "limited", { parallel = LAYERS }, { retries = LAYERS } },
@@ -158,6 +153,8 @@ describe("the layers of an image", function()
 		{ "tiny-drops", "EIO", "the last of 3 attempts", 3, 1 },
 		{ "limited-for-an-hour", "EAGAIN", "too many requests", 1, 0 },
 		{ "endless-500", "EIO", "status 500", 3, 0 },
+		{ "unasked-range", "EIO", "sha256:%x+: status 206", 1, 0 },
+		{ "stalls-for-ever", "ETIMEDOUT", "/blobs/sha256:%x+: .*the last of 3 attempts", 3, 0 },
 		{ "shorter", "EBADMSG", "sha256:%x+: ends after", 1, 0 },
 		{ "longer", "EBADMSG", "sha256:%x+: more than its", 1, 0 },
 	}
@@ -165,7 +162,7 @@ describe("the layers of an image", function()
 		local how, expected, pattern, most, partial = table.unpack(case)
 		check("are given up by way of " .. how, function()
 			local open = scratch.descriptors()
-			local image, message, code = pull(how, { retries = 2, parallel = 1 })
+			local image, message, code = pull(how, { retries = 2, parallel = 1, stall_ms = 1000 })
 			assert.equal(open, scratch.descriptors())
 			assert.is_nil(image)
 			assert.matches(pattern, message)

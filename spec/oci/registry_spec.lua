@@ -1,13 +1,11 @@
 -- Debian's docker-registry on loopback, filled by skopeo.
 local core = require "supermachine.core"
 local layout = require "spec.support.oci_layout"
+local needs = require "spec.support.needs"
 local registry = require "spec.support.registry"
 local scratch = require "spec.support.scratch"
 
-local missing
-for _, name in ipairs { "docker-registry", "skopeo" } do
-	if not scratch.has(name) then missing = name .. " is not installed" end
-end
+local check, missing = needs(it, pending, "docker-registry", "skopeo", "openssl")
 
 describe("pulling from a registry", function()
 	local server, folder, store, images, amd64, arm64
@@ -37,13 +35,6 @@ describe("pulling from a registry", function()
 	before_each(function()
 		store = folder and scratch.run("mktemp -d " .. folder .. "/store.XXXXXX")
 	end)
-
-	local function check(name, run)
-		it(name, function()
-			if missing then pending(missing) return end
-			run()
-		end)
-	end
 
 	local function pull(name, options)
 		options = options or {}
@@ -174,15 +165,13 @@ describe("pulling from a registry", function()
 end)
 
 describe("pulling from a registry with https", function()
-	local server, folder
-	if not missing and not scratch.has "openssl" then missing = "openssl is not installed" end
+	local server, folder, certificate
 
 	setup(function()
 		if missing then return end
 		folder = scratch.folder()
-		scratch.run(([[cd %s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout k \
-			-out c -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1]]):format(folder))
-		server = registry.start { tls = { certificate = folder .. "/c", key = folder .. "/k" } }
+		certificate = registry.certificate(folder, "DNS:localhost,IP:127.0.0.1")
+		server = registry.start { tls = certificate }
 		local images = layout.new(folder .. "/images")
 		images:tag(images:image(), "t")
 		server:push("oci:" .. images.path .. ":t", "app:t")
@@ -198,15 +187,14 @@ describe("pulling from a registry with https", function()
 		return operation:finish()
 	end
 
-	it("trusts the certificates it is given, and no others", function()
-		if missing then pending(missing) return end
+	check("trusts the certificates it is given, and no others", function()
 		for _, name in ipairs { server.host .. "/app:t", "https://" .. server.host .. "/app:t",
 			"docker://localhost:" .. server.port .. "/app:t" } do
 			local image, message, code = pull(name, { insecure = true })
 			assert.is_nil(image)
 			assert.equal("EPROTO", code)
 			assert.matches("certificate", message)
-			assert(pull(name, { ca_file = folder .. "/c" })):close()
+			assert(pull(name, { ca_file = certificate.certificate })):close()
 		end
 		local _, _, code = pull(server.host .. "/app:t", { ca_file = folder .. "/none" })
 		assert.equal("EPROTO", code)

@@ -134,6 +134,15 @@ class Handler(fake_registry.Handler):
             return self.answer(302, b"", Location="http://127.0.0.1:%d/elsewhere" % port)
         if name == "no-layer":
             return self.answer(404, b"")
+        if name == "wrong-layer":
+            return self.answer(200, fake_registry.LAYER[::-1])
+        if name == "long-layer":
+            return self.answer(200, fake_registry.LAYER + b"x")
+        if name == "short-layer":
+            return self.answer(200, fake_registry.LAYER[:-1])
+        if name == "cut-layer":
+            start = int((self.headers.get("Range") or "bytes=0-")[len("bytes="):-1])
+            return self.ranged(fake_registry.LAYER, start, count=1000)
         if name in ("basic", "token", "redirected"):
             scheme = "https" if isinstance(self.connection, ssl.SSLSocket) else "http"
             return self.answer(307, b"", Location="%s://localhost:%d/elsewhere?signature=x" % (scheme, port))

@@ -1,6 +1,7 @@
 """A registry whose answers are wrong, slow or guarded, by the name of the repository asked for.  It prints
 `listening on PORT`, then one line a request: method, path, whether an Authorization header came along."""
 
+import gzip
 import hashlib
 import http.server
 import json
@@ -26,6 +27,12 @@ IMAGE = json.dumps({
     "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(CONFIG), "size": len(CONFIG)},
     "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(LAYER), "size": len(LAYER)}],
 }).encode()
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+INDEX = json.dumps({
+    "schemaVersion": 2, "mediaType": INDEX_TYPE,
+    "manifests": [{"mediaType": MANIFEST, "digest": digest(IMAGE), "size": len(IMAGE),
+                   "platform": {"os": "linux", "architecture": "amd64"}}],
+}).encode()
 # Repositories under many/ have an image of several layers, each larger than what sockets hold.
 PIECE = 64 << 10
 MANY = [random.Random(i).randbytes(12 * PIECE + i) for i in range(6)]
@@ -39,6 +46,7 @@ MANY_IMAGE = json.dumps({
     "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest(layer), "size": len(layer)}
                for layer in MANY],
 }).encode()
+GIGABYTE = 1 << 30
 SCHEMA1 = json.dumps({"schemaVersion": 1, "name": "x", "tag": "t", "fsLayers": [], "history": []}).encode()
 TOKEN = "an-anonymous.token"
 log_lock = threading.Lock()
@@ -97,6 +105,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(416, b"")
         if how == "other-range" and start:
             return self.ranged(data[::-1], start)
+        if how == "whole-range" and start:
+            return self.answer(206, data, Content_Range="bytes %d-%d/%d" % (start, len(data) - 1, len(data)))
+        if how == "unasked-range":
+            return self.answer(206, data[PIECE:], Content_Range="bytes %d-%d/%d" % (PIECE, len(data) - 1, len(data)))
+        if how == "stalls-for-ever":
+            self.answer(200, b"", length=len(data))
+            threading.Event().wait()
         if how == "stalls" and times == 1:
             self.answer(200, data[:half], length=len(data))
             self.wfile.flush()
@@ -159,6 +174,70 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.wfile.write(data[half:])
         return self.ranged(data, start, count=half if times == 1 and how.endswith("-range") or how == "broken" else None)
 
+    def endless(self, piece, pieces=None):
+        """Piece after piece, until whoever reads has enough."""
+        count = 0
+        while pieces is None or count < pieces:
+            self.wfile.write(piece)
+            count += 1
+        self.close_connection = True
+
+    def hostile_manifest(self, how):
+        if how == "gigabyte":
+            self.answer(200, b"", MANIFEST, length=GIGABYTE)
+            return self.endless(b" " * PIECE, GIGABYTE // PIECE)
+        if how == "endless":
+            self.send_response(200)
+            self.send_header("Content-Type", MANIFEST)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            return self.endless(b"10000\r\n" + b" " * PIECE + b"\r\n")
+        if how == "headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            return self.endless(b"X-Header: " + b"x" * 1000 + b"\r\n")
+        if how == "header-line":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Header: ")
+            return self.endless(b"x" * PIECE)
+        if how == "interim":
+            return self.endless(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100)
+        if how == "trailers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+            return self.endless(b"X-Trailer: " + b"x" * 1000 + b"\r\n")
+        if how == "garbage":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            return self.endless(b"10\r\n" + IMAGE[:16] + b"\r\nnot a number\r\n", 1)
+        if how == "bomb":
+            return self.answer(200, gzip.compress(IMAGE + b" " * (64 << 20)), MANIFEST, Content_Encoding="gzip")
+        if how == "deep":
+            return self.answer(200, IMAGE[:-1] + b',"x":' + b"[" * 100000 + b"]" * 100000 + b"}", MANIFEST)
+        if how == "twice":
+            return self.answer(200, IMAGE[:-1] + b',"layers":[]}', MANIFEST)
+        if how == "digest":
+            return self.answer(200, IMAGE.replace(digest(LAYER).encode(), digest(LAYER)[:-1].encode()), MANIFEST)
+        if how == "part":
+            return self.answer(206, IMAGE, MANIFEST, Content_Range="bytes 0-%d/%d" % (len(IMAGE) - 1, len(IMAGE)))
+        self.answer(200, b"", MANIFEST, length=len(IMAGE))  # stalls
+        threading.Event().wait()
+
+    def do_HEAD(self):
+        """Of an image whose layers are served; peek/HOW says how."""
+        say("HEAD", self.path)
+        _, _, *name, _, _ = self.path.split("/")
+        how = name[-1]
+        if how == "changes":
+            return self.answer(200, b"", MANIFEST, length=len(IMAGE), Docker_Content_Digest=digest(b"another"))
+        if how in ("404", "405", "500"):
+            return self.answer(int(how), b"")
+        if how == "silent":
+            return self.answer(200, b"", MANIFEST, length=len(IMAGE))
+        if how == "long":
+            return self.answer(200, b"", MANIFEST, length=len(IMAGE), Docker_Content_Digest=digest(IMAGE) + "0" * 100)
+        if how == "index":
+            return self.answer(200, b"", INDEX_TYPE, length=len(INDEX), Docker_Content_Digest=digest(INDEX))
+        return self.answer(200, b"", MANIFEST, length=len(IMAGE), Docker_Content_Digest=digest(IMAGE))
+
     def challenge(self, name):
         realm = "http://127.0.0.1:%d/token" % self.server.server_address[1]
         return self.answer(401, b"{}", "application/json",
@@ -210,6 +289,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(302, b"", Location="http://%s%s" % (host, self.path))
         if name == "file":
             return self.answer(302, b"", Location="file:///etc/hostname")
+        if name == "peek/index" and kind == "manifests" and what == "latest":
+            return self.answer(200, INDEX, INDEX_TYPE)
+        if name.startswith("hostile/") and kind == "manifests":
+            return self.hostile_manifest(name[len("hostile/"):])
         if kind == "manifests":
             if name == "schema1":
                 return self.answer(200, SCHEMA1, "application/vnd.docker.distribution.manifest.v1+prettyjws")

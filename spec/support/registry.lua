@@ -81,7 +81,22 @@ function registry.tokens(folder)
 		issuer.host, folder), issuer
 end
 
+-- A certificate, its own authority, for these subjectAltNames, in two files of a folder: { certificate =, key = }.
+function registry.certificate(folder, names)
+	local made = { certificate = folder .. "/certificate", key = folder .. "/key" }
+	scratch.run(([[openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -keyout %s -out %s \
+		-subj /CN=spec -addext subjectAltName=%s]]):format(made.key, made.certificate, names))
+	return made
+end
+
 function registry:log() return scratch.read(self.folder .. "/log") end
+
+-- What it has logged during run().
+function registry:heard(run)
+	local before = #self:log()
+	run()
+	return self:log():sub(before + 1)
+end
 
 -- Copies oci:DIR:TAG to NAME:TAG here, as it is.
 function registry:push(source, name, options)

@@ -237,7 +237,13 @@ int sm_oci_auth_answer(struct sm_oci_auth *auth, unsigned turn, struct sm_oci_ht
 			auth->turn++;
 			return 1;
 		}
-	code = fetch_token(auth, http, &challenge, err);
+	const char *own = auth->credentials.registry_token;
+	if (!own)
+		code = fetch_token(auth, http, &challenge, err);
+	else if (auth->current)
+		return 0;
+	else if ((code = check_token(own, err)) == 0)
+		code = keep_token(auth, challenge.scope, own, err);
 	return code < 0 ? code : 1;
 }
 

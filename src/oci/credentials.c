@@ -125,7 +125,7 @@ static int take_auth(struct lookup *lookup, const char *auth, const char *what, 
 
 static int read_entry(struct lookup *lookup, const cJSON *entry, const char *file, struct sm_error *err)
 {
-	const char *auth, *username, *password, *token;
+	const char *auth, *username, *password, *token, *registry_token;
 	char what[KEY_SIZE];
 	snprintf(what, sizeof what, "%.300s: auths[\"%.200s\"]", file, entry->string);
 	if (!cJSON_IsObject(entry))
@@ -133,9 +133,14 @@ static int read_entry(struct lookup *lookup, const cJSON *entry, const char *fil
 	int code = sm_json_string_or(entry, "auth", what, "", &auth, err);
 	if (code < 0 || (code = sm_json_string_or(entry, "username", what, "", &username, err)) < 0 ||
 	    (code = sm_json_string_or(entry, "password", what, "", &password, err)) < 0 ||
-	    (code = sm_json_string_or(entry, "identitytoken", what, "", &token, err)) < 0)
+	    (code = sm_json_string_or(entry, "identitytoken", what, "", &token, err)) < 0 ||
+	    (code = sm_json_string_or(entry, "registrytoken", what, "", &registry_token, err)) < 0)
 		return code;
 	snprintf(lookup->found->from, sizeof lookup->found->from, "%s", file);
+	if (*registry_token) {
+		lookup->found->registry_token = strdup(registry_token);
+		return lookup->found->registry_token ? 1 : sm_error_sys(err, ENOMEM, "credentials");
+	}
 	if (*token)
 		return take(lookup->found, "<token>", token, err);
 	if (*auth)
@@ -188,19 +193,23 @@ static int read_document(struct lookup *lookup, const cJSON *root, const char *f
 	return code ? code : read_auths(lookup, auths, file, err);
 }
 
+static int read_text(struct lookup *lookup, const char *text, size_t len, const char *file, struct sm_error *err)
+{
+	SM_JSON_CLEANUP cJSON *root = NULL;
+	int code = len ? sm_json_parse(text, len, file, &root, err) : 0;
+	return !code && root ? read_document(lookup, root, file, err) : code;
+}
+
 /* 0 also when there is no such file. */
 static int read_file(struct lookup *lookup, const char *file, struct sm_error *err)
 {
 	char *text;
 	size_t len;
 	struct sm_error own = { 0 };
-	SM_JSON_CLEANUP cJSON *root = NULL;
 	int code = sm_path_read(file, FILE_MAX_BYTES, &text, &len, &own);
 	if (code < 0)
 		return own.code == ENOENT || own.code == ENOTDIR ? 0 : sm_error_set(err, own.code, "%s", own.message);
-	code = len ? sm_json_parse(text, len, file, &root, err) : 0;
-	if (!code && root)
-		code = read_document(lookup, root, file, err);
+	code = read_text(lookup, text, len, file, err);
 	explicit_bzero(text, len);
 	free(text);
 	return code;
@@ -218,9 +227,13 @@ int sm_oci_credentials_find(const char *host, const char *repository, const atom
 			return sm_error_sys(err, errno, "'%.300s', which $REGISTRY_AUTH_FILE names", named);
 		return read_file(&lookup, named, err);
 	}
+	const char *inline_text = getenv("DOCKER_AUTH_CONFIG");
+	int code = inline_text ? read_text(&lookup, inline_text, strlen(inline_text), "$DOCKER_AUTH_CONFIG", err) : 0;
+	if (code)
+		return code;
 	const char *base = getenv("XDG_RUNTIME_DIR");
-	int code = base && *base == '/' ? sm_path_format(file, err, "%s/containers/auth.json", base)
-	                                : sm_path_format(file, err, "/run/containers/%u/auth.json", (unsigned)getuid());
+	code = base && *base == '/' ? sm_path_format(file, err, "%s/containers/auth.json", base)
+	                            : sm_path_format(file, err, "/run/containers/%u/auth.json", (unsigned)getuid());
 	/* The folder above is root's where podman runs as root alone. */
 	if (!code && ((base && *base == '/') || access(file, R_OK) == 0))
 		code = read_file(&lookup, file, err);
@@ -251,4 +264,5 @@ void sm_oci_credentials_done(struct sm_oci_credentials *credentials)
 	sm_oci_credentials_wipe(&credentials->username);
 	sm_oci_credentials_wipe(&credentials->password);
 	sm_oci_credentials_wipe(&credentials->identity_token);
+	sm_oci_credentials_wipe(&credentials->registry_token);
 }

@@ -1,7 +1,8 @@
 /* Names and passwords, as podman and docker keep them (containers-auth.json(5), docker-login(1)).
  *
- * Files, first to last: $REGISTRY_AUTH_FILE and then no other; $XDG_RUNTIME_DIR/containers/auth.json (or
- * /run/containers/UID); $XDG_CONFIG_HOME/containers/auth.json; $DOCKER_CONFIG/config.json, or ~/.docker/config.json.
+ * First to last: the file that $REGISTRY_AUTH_FILE names, and then nothing else; the JSON in $DOCKER_AUTH_CONFIG;
+ * $XDG_RUNTIME_DIR/containers/auth.json (or /run/containers/UID); $XDG_CONFIG_HOME/containers/auth.json;
+ * $DOCKER_CONFIG/config.json, or ~/.docker/config.json.
  * In a file: credHelpers of the host, credsStore, then auths, whose keys may name a repository or the folders above it:
  * the most specific counts. */
 #ifndef SM_OCI_CREDENTIALS_H
@@ -15,6 +16,7 @@
 struct sm_oci_credentials {
 	char *username, *password; /* both or neither */
 	char *identity_token;      /* or this: what a token server takes instead */
+	char *registry_token;      /* or this: what the registry itself takes */
 	char from[PATH_MAX + 64];  /* where they are from, for messages */
 };
 

@@ -65,7 +65,8 @@ static void registry_words(struct sm_oci_http_response *response, char *out, siz
 static void login_words(const struct sm_oci_auth *auth, int status, char *out, size_t size)
 {
 	const struct sm_oci_credentials *credentials = &auth->credentials;
-	bool tried = auth->current ? credentials->identity_token || credentials->username : auth->basic;
+	bool tried = auth->current ? credentials->identity_token || credentials->registry_token || credentials->username
+	                           : auth->basic;
 	out[0] = 0;
 	if ((status == 401 || status == 403) && tried)
 		snprintf(out, size, "the login from %.300s is refused, ", credentials->from);
@@ -121,7 +122,7 @@ int sm_oci_endpoint_judge(struct sm_oci_endpoint *endpoint, struct sm_oci_http *
 		if (code)
 			return code;
 	}
-	if (response->status == 200 || response->status == 206)
+	if (response->status == 200 || (response->status == 206 && request->http.offset))
 		return 0;
 	code = status_error(endpoint, response, request->name, err);
 	/* No byte of the range is there: what we have is not what they have. */

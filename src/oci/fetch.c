@@ -145,12 +145,25 @@ static int restart(void *arg)
 
 static int start(struct job *job, struct sm_error *err);
 
+/* Ask somebody else: for all of it when what came is not sound, for the rest when it only broke off. */
+static bool turn_away(struct job *job, bool sound, const struct sm_error *why)
+{
+	struct sm_oci_source *source = job->fetch->source;
+	if (!source->ops->another || !source->ops->another(source, &job->transfer, why) || (!sound && restart(job) < 0))
+		return false;
+	job->failures = 0;
+	job->fetch->stats->retries++;
+	return true;
+}
+
 /* All bytes are there.  Where they came in pieces, and do not fit together, they are asked for once more as one. */
 static int commit(struct job *job, struct sm_error *err)
 {
 	struct fetch *fetch = job->fetch;
 	int code = sm_oci_ingest_commit(&job->ingest, &job->sink_error);
 	if (code == -EBADMSG && job->suspect && (code = restart(job)) == 0)
+		return start(job, err);
+	if (code == -EBADMSG && turn_away(job, false, &job->sink_error))
 		return start(job, err);
 	if (code < 0) {
 		sm_error_set(err, code, "%s", job->sink_error.message);
@@ -255,7 +268,7 @@ static int ended(struct job *job, struct sm_error *err)
 	struct sm_oci_transfer *transfer = &job->transfer;
 	if (transfer->code == 0)
 		return commit(job, err);
-	if (transfer->code == -ERANGE && job->suspect) {
+	if ((transfer->code == -ERANGE || transfer->code == -EBADMSG) && job->suspect) {
 		job->fetch->stats->retries++;
 		if (restart(job) == 0)
 			return start(job, err);
@@ -271,6 +284,8 @@ static int ended(struct job *job, struct sm_error *err)
 		struct sm_error *why = job->sink_error.code ? &job->sink_error : &transfer->err;
 		if (!why->code)
 			sm_error_sys(why, transfer->code, "blob %s", job->layer->digest);
+		if ((!job->sink_error.code || why->code == EBADMSG) && turn_away(job, !job->sink_error.code, why))
+			return start(job, err);
 		if (job->failures > 1)
 			sm_error_set(err, why->code, "%s (the last of %u attempts)", why->message, job->failures);
 		else

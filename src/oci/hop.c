@@ -3,7 +3,9 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 void sm_oci_hop_split(const char *url, char origin[SM_OCI_ORIGIN_SIZE], char host[SM_OCI_HOST_SIZE])
 {
@@ -38,6 +40,27 @@ bool sm_oci_hop_allowed(const struct sm_oci_http_request *request, const char *o
 		return true;
 	return !strncmp(origin, "http:", 5) && request->plain &&
 	       (request->insecure || sm_oci_reference_is_loopback(host));
+}
+
+const char *sm_oci_hop_proxy(const char *url, char ret_name[SM_OCI_HOST_SIZE])
+{
+	static const char *const variables[2][5] = {
+		{ "http_proxy", "all_proxy", "ALL_PROXY" },
+		{ "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY" },
+	};
+	for (const char *const *name = variables[!strncasecmp(url, "https:", 6)]; *name; name++) {
+		const char *value = getenv(*name);
+		if (!value || !*value)
+			continue;
+		const char *at = strstr(value, "://"), *rest = at ? at + 3 : value;
+		const char *end = rest + strcspn(rest, "/?#");
+		for (const char *c = rest; c < end; c++)
+			if (*c == '@')
+				rest = c + 1;
+		snprintf(ret_name, SM_OCI_HOST_SIZE, "%.*s", (int)(end - rest), rest);
+		return *name;
+	}
+	return NULL;
 }
 
 int sm_oci_hop_shown(const char *url)

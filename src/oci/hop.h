@@ -17,6 +17,9 @@ bool sm_oci_hop_allowed(const struct sm_oci_http_request *request, const char *o
  * registry, or NULL; ca_file instead of them, or NULL. */
 int sm_oci_hop_trust(CURL *curl, const char *host, const struct sm_oci_certs *certs, const char *ca_file,
                      struct sm_error *err);
+/* The variable that names a proxy for this URL as libcurl looks for it, and the proxy's name without its login; NULL:
+ * none.  Whether it was asked, $no_proxy decides. */
+const char *sm_oci_hop_proxy(const char *url, char ret_name[SM_OCI_HOST_SIZE]);
 /* How much of a URL is shown: not its query, where names and signatures are. */
 int sm_oci_hop_shown(const char *url);
 

@@ -3,7 +3,8 @@
  *
  * libcurl keeps one reference count for the process; curl_global_init and curl_global_cleanup are
  * thread-safe since 7.84, so each handle takes and gives back one reference and nothing stays behind.
- * No signal is used, no environment is read but the proxy variables. */
+ * No signal is used, no environment is read but the proxy variables ($https_proxy, $http_proxy, $all_proxy, $no_proxy,
+ * of all but http_proxy also in capitals). */
 #ifndef SM_OCI_HTTP_H
 #define SM_OCI_HTTP_H
 
@@ -17,6 +18,7 @@ struct sm_oci_http_request {
 	bool plain;                /* http:// may be spoken, to this machine; otherwise https:// alone */
 	bool insecure;             /* with plain: to other machines too */
 	bool once;                 /* get does not try again: there is somebody else to ask */
+	bool head;                 /* HEAD: what would come, without the body */
 	const char *const *accept; /* NULL-terminated media types, or NULL */
 	/* Who we are: a token, or a name and a password, or neither.  Not sent along with a redirect to another scheme,
 	 * host or port. */
@@ -40,6 +42,7 @@ struct sm_oci_http_response {
 	char media_type[SM_OCI_MEDIA_TYPE_SIZE]; /* without parameters, lower case */
 	char challenge[8192];                    /* every WWW-Authenticate of the host that was asked, joined by ", " */
 	bool challenge_cut;                      /* there was more of them */
+	char content_digest[SM_OCI_DIGEST_SIZE]; /* Docker-Content-Digest as it is, or "" */
 	bool begun;                              /* the sink has been given bytes */
 	struct sm_buf error_body;                /* the body of another status, cut */
 	bool transient;                          /* it failed, but asking again may help (oci/retry.h) */

@@ -42,7 +42,7 @@ static int prepare(struct pull *pull, struct sm_error *err)
 static int from_store(struct pull *pull, struct sm_oci_image **ret_image, struct sm_error *err)
 {
 	char digest[SM_OCI_DIGEST_SIZE];
-	int code = sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, digest, err);
+	int code = sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, digest, NULL, err);
 	if (code < 0 ||
 	    (code = sm_oci_image_load(&pull->store, pull->name, &pull->platform, digest, ret_image, err)) < 0)
 		return code;
@@ -120,12 +120,29 @@ static int keep(const struct pull *pull, const char *digest, const struct sm_buf
 	return sm_oci_store_put(&pull->store, digest, content->data, content->len, err);
 }
 
-static int remember(const struct pull *pull, const char *digest, struct sm_error *err)
+static int remember(const struct pull *pull, const char *digest, const char *root, struct sm_error *err)
 {
-	char known[SM_OCI_DIGEST_SIZE];
-	if (sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, known, NULL) == 0 && !strcmp(known, digest))
+	char known[SM_OCI_DIGEST_SIZE], known_root[SM_OCI_DIGEST_SIZE];
+	if (sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, known, known_root, NULL) == 0 &&
+	    !strcmp(known, digest) && !strcmp(known_root, root))
 		return 0;
-	return sm_oci_store_ref_set(&pull->store, pull->name, &pull->platform, digest, err);
+	return sm_oci_store_ref_set(&pull->store, pull->name, &pull->platform, digest, root, err);
+}
+
+/* By the source's word the reference names what it named before; what that led to was verified then, and is here. */
+static bool is_unchanged(struct pull *pull, struct sm_oci_image **ret_image)
+{
+	char digest[SM_OCI_DIGEST_SIZE], root[SM_OCI_DIGEST_SIZE], now[SM_OCI_DIGEST_SIZE];
+	if (!pull->source->ops->peek || pull->reference.digest[0] ||
+	    sm_oci_store_ref_get(&pull->store, pull->name, &pull->platform, digest, root, NULL) < 0 || !*root ||
+	    from_store(pull, ret_image, NULL) < 0)
+		return false;
+	if (pull->source->ops->peek(pull->source, now, NULL) == 0 && !strcmp(now, root))
+		return true;
+	sm_oci_image_unref(*ret_image);
+	*ret_image = NULL;
+	pull->stats = (struct sm_oci_pull_stats){ 0 };
+	return false;
 }
 
 /* The manifest goes in last, after all it names, and the reference after the manifest. */
@@ -134,6 +151,8 @@ static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struc
 	SM_OCI_RESOLVED_CLEANUP struct sm_oci_resolved found = { 0 };
 	struct sm_oci_image *image = NULL;
 	int code = open_source(pull, err);
+	if (!code && is_unchanged(pull, ret_image))
+		return 0;
 	if (code < 0 ||
 	    (code = sm_oci_resolve(pull->source, &pull->store, pull->reference.digest, &pull->platform, &found, err)) <
 	        0 ||
@@ -143,7 +162,7 @@ static int from_source(struct pull *pull, struct sm_oci_image **ret_image, struc
 	if ((code = fetch(pull, image, err)) < 0 ||
 	    (code = keep(pull, sm_oci_image_get_config_digest(image), &found.config, err)) < 0 ||
 	    (code = keep(pull, found.digest, &found.manifest, err)) < 0 ||
-	    (code = remember(pull, found.digest, err)) < 0) {
+	    (code = remember(pull, found.digest, found.root, err)) < 0) {
 		sm_oci_image_unref(image);
 		return code;
 	}

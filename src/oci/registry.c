@@ -6,11 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A blob that those before `first` have not, or not as it should be. */
+struct doubt {
+	struct doubt *next;
+	char digest[SM_OCI_DIGEST_SIZE];
+	size_t first;
+	char notes[512];
+};
+
 struct registry {
 	struct sm_oci_source source;
 	struct sm_oci_reference reference;
 	struct sm_oci_http *http;
 	char *texts[2]; /* what the options point at */
+	struct doubt *doubts;
 	size_t count;
 	struct sm_oci_endpoint endpoints[]; /* the last is the registry itself */
 };
@@ -64,7 +73,7 @@ static int get_from(struct registry *registry, size_t i, const struct sm_oci_end
 {
 	struct sm_oci_endpoint *endpoint = &registry->endpoints[i];
 	struct sm_oci_endpoint_request request = *wanted;
-	request.http.once = !is_last(registry, i);
+	request.http.once = request.http.head || !is_last(registry, i);
 	int code;
 	do {
 		sm_oci_endpoint_prepare(endpoint, &request);
@@ -74,29 +83,23 @@ static int get_from(struct registry *registry, size_t i, const struct sm_oci_end
 	return code;
 }
 
-/* From one after the other until one has it.  What goes into a buffer can be taken out of it again. */
-static int get(struct registry *registry, const char *kind, const char *name, const char *digest,
-               const char *const *accept, sm_oci_sink sink, void *arg, char *ret_media_type, struct sm_error *err)
+/* From one after the other until one has it.  What goes into a buffer can be taken out of it again.  ret_media_type and
+ * ret_digest, what the answer says of itself, may be NULL. */
+static int get(struct registry *registry, struct sm_oci_endpoint_request *wanted, const char *digest,
+               char *ret_media_type, char *ret_digest, struct sm_error *err)
 {
-	struct sm_buf *whole = sink == sm_oci_source_collect ? arg : NULL;
-	struct sm_oci_endpoint_request wanted = {
-		.kind = kind,
-		.name = name,
-		.http = {
-			.accept = accept,
-			.sink = sink,
-			.restart = whole ? sm_oci_source_collect_again : NULL,
-			.arg = arg,
-		},
-	};
+	struct sm_buf *whole = wanted->http.sink == sm_oci_source_collect ? wanted->http.arg : NULL;
 	struct sm_oci_http_response response = { 0 };
+	wanted->http.restart = whole ? sm_oci_source_collect_again : NULL;
 	char notes[512] = "";
 	for (size_t i = alive(registry, 0);; i = alive(registry, i + 1)) {
 		struct sm_error own = { 0 };
 		bool last = is_last(registry, i);
-		int code = get_from(registry, i, &wanted, &response, &own);
+		int code = get_from(registry, i, wanted, &response, &own);
 		if (!code && ret_media_type)
 			snprintf(ret_media_type, SM_OCI_MEDIA_TYPE_SIZE, "%s", response.media_type);
+		if (!code && ret_digest)
+			snprintf(ret_digest, SM_OCI_DIGEST_SIZE, "%s", response.content_digest);
 		bool begun = response.begun;
 		sm_oci_http_response_done(&response);
 		if (!code && digest && whole && !last)
@@ -117,17 +120,37 @@ static int registry_manifest(struct sm_oci_source *source, const char *digest, s
 	struct registry *registry = registry_of(source);
 	struct sm_error own = { 0 };
 	const char *name = digest ? digest : registry->reference.tag;
-	int code =
-	    get(registry, "manifests", name, digest, manifest_types, sm_oci_source_collect, ret, ret_media_type, &own);
+	struct sm_oci_endpoint_request wanted = {
+		.kind = "manifests",
+		.name = name,
+		.http = { .accept = manifest_types, .sink = sm_oci_source_collect, .arg = ret },
+	};
+	int code = get(registry, &wanted, digest, ret_media_type, NULL, &own);
 	if (code < 0 && !own.code)
 		return sm_error_set(err, code, "manifest %s: larger than %zu bytes", name, ret->max);
 	return code < 0 ? sm_error_set(err, own.code, "%s", own.message) : 0;
 }
 
+static int registry_peek(struct sm_oci_source *source, char ret_digest[SM_OCI_DIGEST_SIZE], struct sm_error *err)
+{
+	struct registry *registry = registry_of(source);
+	struct sm_oci_endpoint_request wanted = {
+		.kind = "manifests",
+		.name = registry->reference.tag,
+		.http = { .accept = manifest_types, .head = true },
+	};
+	return get(registry, &wanted, NULL, NULL, ret_digest, err);
+}
+
 static int registry_blob(struct sm_oci_source *source, const char *digest, sm_oci_sink sink, void *arg,
                          struct sm_error *err)
 {
-	return get(registry_of(source), "blobs", digest, digest, any_type, sink, arg, NULL, err);
+	struct sm_oci_endpoint_request wanted = {
+		.kind = "blobs",
+		.name = digest,
+		.http = { .accept = any_type, .sink = sink, .arg = arg },
+	};
+	return get(registry_of(source), &wanted, digest, NULL, NULL, err);
 }
 
 /* ---- blobs beside others ------------------------------------------------------------------------------------- */
@@ -138,6 +161,33 @@ struct blob {
 	size_t endpoint;
 	char notes[512];
 };
+
+static struct doubt *find_doubt(const struct registry *registry, const char *digest)
+{
+	struct doubt *doubt = registry->doubts;
+	while (doubt && strcmp(doubt->digest, digest))
+		doubt = doubt->next;
+	return doubt;
+}
+
+static bool registry_another(struct sm_oci_source *source, const struct sm_oci_transfer *transfer,
+                             const struct sm_error *why)
+{
+	struct registry *registry = registry_of(source);
+	struct doubt *doubt = find_doubt(registry, transfer->digest);
+	if (is_last(registry, transfer->place))
+		return false;
+	if (!doubt) {
+		if (!(doubt = calloc(1, sizeof *doubt)))
+			return false;
+		snprintf(doubt->digest, sizeof doubt->digest, "%s", transfer->digest);
+		doubt->next = registry->doubts;
+		registry->doubts = doubt;
+	}
+	doubt->first = transfer->place + 1;
+	note(doubt->notes, sizeof doubt->notes, &registry->endpoints[transfer->place], why);
+	return true;
+}
 
 static int send_blob(struct registry *registry, struct blob *blob, struct sm_error *err)
 {
@@ -151,7 +201,10 @@ static int registry_start(struct sm_oci_source *source, struct sm_oci_transfer *
 	struct blob *blob = calloc(1, sizeof *blob);
 	if (!blob)
 		return sm_error_sys(err, ENOMEM, "blob %s", transfer->digest);
-	blob->endpoint = alive(registry, 0);
+	const struct doubt *doubt = find_doubt(registry, transfer->digest);
+	blob->endpoint = alive(registry, doubt ? doubt->first : 0);
+	if (doubt)
+		memcpy(blob->notes, doubt->notes, sizeof blob->notes);
 	blob->request = (struct sm_oci_endpoint_request){
 		.kind = "blobs",
 		.name = transfer->digest,
@@ -200,6 +253,7 @@ static bool is_over(struct registry *registry, struct sm_oci_transfer *transfer)
 			return false;
 	}
 	transfer->code = code;
+	transfer->place = blob->endpoint;
 	if (own.code)
 		sm_error_set(&transfer->err, own.code, "%s%s", own.message, blob->notes);
 	return true;
@@ -242,17 +296,24 @@ static void registry_free(struct sm_oci_source *source)
 		sm_oci_endpoint_done(&registry->endpoints[i]);
 	for (size_t i = 0; i < 2; i++)
 		sm_oci_credentials_wipe(&registry->texts[i]);
+	while (registry->doubts) {
+		struct doubt *doubt = registry->doubts;
+		registry->doubts = doubt->next;
+		free(doubt);
+	}
 	sm_oci_http_free(registry->http);
 	free(registry);
 }
 
 static const struct sm_oci_source_ops registry_ops = {
 	.manifest = registry_manifest,
+	.peek = registry_peek,
 	.blob = registry_blob,
 	.free = registry_free,
 	.start = registry_start,
 	.step = registry_step,
 	.stop = registry_stop,
+	.another = registry_another,
 };
 
 static int check_rules(const struct sm_oci_reference *reference, const struct sm_oci_registry_rules *rules,

@@ -153,12 +153,11 @@ static int look_at_root(struct search *search, const char *digest, struct sm_err
 	int code = search->source->ops->manifest(search->source, *digest ? digest : NULL, &text, media_type, err);
 	if (code < 0)
 		return code;
-	if (*digest) {
-		if ((code = sm_oci_digest_of(text.data, text.len, found)) < 0)
-			return sm_error_sys(err, code, "manifest %s", digest);
-		if (strcmp(found, digest))
-			return sm_error_set(err, EBADMSG, "manifest %s: its bytes have digest %s", digest, found);
-	}
+	if ((code = sm_oci_digest_of(text.data, text.len, found)) < 0)
+		return sm_error_sys(err, code, "manifest %s", digest);
+	if (*digest && strcmp(found, digest))
+		return sm_error_set(err, EBADMSG, "manifest %s: its bytes have digest %s", digest, found);
+	memcpy(search->found->root, found, sizeof found);
 	code = look_at_document(search, &text, digest, media_type, 0, err);
 	if (code > 0 && !search->found->manifest.data) {
 		search->found->manifest = text;

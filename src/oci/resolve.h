@@ -6,6 +6,7 @@
 #include "oci/store.h"
 
 struct sm_oci_resolved {
+	char root[SM_OCI_DIGEST_SIZE]; /* of what the reference names: the manifest itself, or an index above it */
 	char digest[SM_OCI_DIGEST_SIZE];
 	struct sm_buf manifest; /* verified bytes */
 	struct sm_buf config;   /* verified bytes, of the wanted operating system and architecture */

@@ -31,6 +31,7 @@ struct sm_oci_transfer {
 	 * wrong, so ask for all. */
 	int code;
 	struct sm_error err;
+	size_t place;           /* the source's: who gave it */
 	bool transient;         /* asking again may help (oci/retry.h) ... */
 	unsigned retry_after_s; /* ... but not before */
 	void *state;            /* the source's */
@@ -41,6 +42,9 @@ struct sm_oci_source_ops {
 	 * cap); not verified.  ret_media_type: what the source says it is, or "". */
 	int (*manifest)(struct sm_oci_source *source, const char *digest, struct sm_buf *ret,
 	                char ret_media_type[SM_OCI_MEDIA_TYPE_SIZE], struct sm_error *err);
+	/* The digest that the reference's manifest or index has by the source's word, or ""; NULL in a source where
+	 * asking saves nothing. */
+	int (*peek)(struct sm_oci_source *source, char ret_digest[SM_OCI_DIGEST_SIZE], struct sm_error *err);
 	/* A blob's bytes, not verified.  When the sink fails, *err is left alone. */
 	int (*blob)(struct sm_oci_source *source, const char *digest, sm_oci_sink sink, void *arg,
 	            struct sm_error *err);
@@ -52,6 +56,10 @@ struct sm_oci_source_ops {
 	int (*step)(struct sm_oci_source *source, int wake_fd, int timeout_ms, struct sm_oci_transfer **ret_ended,
 	            struct sm_error *err);
 	void (*stop)(struct sm_oci_source *source, struct sm_oci_transfer *transfer);
+	/* Nothing good came of a transfer: is there somebody else for a start of its digest to ask?  From then on it
+	 * does.  NULL: never. */
+	bool (*another)(struct sm_oci_source *source, const struct sm_oci_transfer *transfer,
+	                const struct sm_error *why);
 };
 
 struct sm_oci_source_options {

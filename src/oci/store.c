@@ -133,10 +133,10 @@ static int ref_path(const struct sm_oci_store *store, const char *reference, con
 
 int sm_oci_store_ref_get(const struct sm_oci_store *store, const char *reference,
                          const struct sm_oci_platform *platform, char ret_digest[SM_OCI_DIGEST_SIZE],
-                         struct sm_error *err)
+                         char ret_root[SM_OCI_DIGEST_SIZE], struct sm_error *err)
 {
 	char path[PATH_MAX], platform_text[SM_OCI_PLATFORM_TEXT], *text = NULL;
-	const char *digest;
+	const char *digest, *root_digest;
 	size_t len;
 	sm_oci_platform_format(platform, platform_text);
 	int code = ref_path(store, reference, platform_text, path, err);
@@ -152,14 +152,18 @@ int sm_oci_store_ref_get(const struct sm_oci_store *store, const char *reference
 	code = sm_json_parse(text, len, path, &root, err);
 	free(text);
 	if (code < 0 || (code = sm_json_get_string(root, "manifest", path, &digest, err)) < 0 ||
-	    (code = sm_oci_digest_check(digest, path, err)) < 0)
+	    (code = sm_oci_digest_check(digest, path, err)) < 0 ||
+	    (code = sm_json_string_or(root, "root", path, "", &root_digest, err)) < 0)
 		return code;
 	snprintf(ret_digest, SM_OCI_DIGEST_SIZE, "%s", digest);
+	if (ret_root)
+		snprintf(ret_root, SM_OCI_DIGEST_SIZE, "%s", root_digest);
 	return 0;
 }
 
 int sm_oci_store_ref_set(const struct sm_oci_store *store, const char *reference,
-                         const struct sm_oci_platform *platform, const char *digest, struct sm_error *err)
+                         const struct sm_oci_platform *platform, const char *digest, const char *root_digest,
+                         struct sm_error *err)
 {
 	char path[PATH_MAX], platform_text[SM_OCI_PLATFORM_TEXT];
 	sm_oci_platform_format(platform, platform_text);
@@ -169,7 +173,8 @@ int sm_oci_store_ref_set(const struct sm_oci_store *store, const char *reference
 	SM_JSON_CLEANUP cJSON *root = cJSON_CreateObject();
 	if (!cJSON_AddStringToObject(root, "reference", reference) ||
 	    !cJSON_AddStringToObject(root, "platform", platform_text) ||
-	    !cJSON_AddStringToObject(root, "manifest", digest))
+	    !cJSON_AddStringToObject(root, "manifest", digest) ||
+	    (*root_digest && !cJSON_AddStringToObject(root, "root", root_digest)))
 		return sm_error_sys(err, ENOMEM, "image store: reference '%.100s'", reference);
 	char *text = cJSON_PrintUnformatted(root);
 	if (!text)

@@ -70,11 +70,13 @@ int sm_oci_ingest_commit(struct sm_oci_ingest *ingest, struct sm_error *err);
 void sm_oci_ingest_keep(struct sm_oci_ingest *ingest);
 void sm_oci_ingest_discard(struct sm_oci_ingest *ingest);
 
-/* The manifest digest a reference (in its one spelling) last led to.  -ENOENT when it never did. */
+/* The manifest digest a reference (in its one spelling) last led to, and by way of which root: the manifest itself, an
+ * index, or "" when that is not known (ret_root may be NULL).  -ENOENT when it never did. */
 int sm_oci_store_ref_get(const struct sm_oci_store *store, const char *reference,
                          const struct sm_oci_platform *platform, char ret_digest[SM_OCI_DIGEST_SIZE],
-                         struct sm_error *err);
+                         char ret_root[SM_OCI_DIGEST_SIZE], struct sm_error *err);
 int sm_oci_store_ref_set(const struct sm_oci_store *store, const char *reference,
-                         const struct sm_oci_platform *platform, const char *digest, struct sm_error *err);
+                         const struct sm_oci_platform *platform, const char *digest, const char *root_digest,
+                         struct sm_error *err);
 
 #endif

@@ -50,7 +50,7 @@ static int tag(const struct sm_oci_store *store, const struct sm_oci_name *name,
 	if ((code = sm_oci_platform_parse(found.platform, &platform, err)) < 0)
 		return code;
 	sm_oci_platform_format(&platform, text);
-	code = sm_oci_store_ref_set(store, new_name, &platform, found.digest, err);
+	code = sm_oci_store_ref_set(store, new_name, &platform, found.digest, "", err);
 	return code < 0 ? code : describe(report, new_name, text, found.digest, err);
 }
 
