@@ -4,14 +4,28 @@
 import gzip
 import hashlib
 import http.server
+import io
 import json
 import random
+import tarfile
 import threading
 import time
 import urllib.parse
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-LAYER = b"the bytes of a layer " * 1000
+
+
+def tar(data):
+    """One file, with this content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        entry = tarfile.TarInfo("file")
+        entry.size = len(data)
+        archive.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+LAYER = tar(b"the bytes of a layer " * 1000)
 
 
 def digest(data):

@@ -46,7 +46,7 @@ function fetch.image(command, reference, options, policy)
 	local image, message = sm.image.pull(reference, {
 		store = options.store, platform = options.platform, insecure = options.insecure, policy = policy,
 		parallel = options.parallel, username = options.username, password = password,
-		on_progress = not quiet and progress.listener() or nil,
+		on_progress = not quiet and progress.listener() or nil, rootfs = true,
 	})
 	if not image then return nil, arguments.failed(message) end
 	return image
