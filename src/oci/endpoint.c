@@ -121,7 +121,7 @@ int sm_oci_endpoint_judge(struct sm_oci_endpoint *endpoint, struct sm_oci_http *
 		if (code)
 			return code;
 	}
-	if (response->status == 200 || response->status == 206)
+	if (response->status == 200 || (response->status == 206 && request->http.offset))
 		return 0;
 	code = status_error(endpoint, response, request->name, err);
 	/* No byte of the range is there: what we have is not what they have. */
