@@ -172,6 +172,10 @@ describe("a challenge", function()
 		end)
 	end
 
+	check("is not refused by a token server that is out of order", function()
+		refused("EIO", "out%-of%-order: the token server answered 500", name "reply/out-of-order", { retries = 0 })
+	end)
+
 	check("is not answered by half a login, nor by a name with a colon", function()
 		for _, options in ipairs { { username = "u" }, { password = "p" }, { username = "a:b", password = "p" } } do
 			assert.has_error(function() core.image_pull_begin(name "basic", options) end)
