@@ -325,6 +325,23 @@ describe("a challenge", function()
 	end)
 end)
 
+describe("a credential helper of a process that ignores SIGCHLD", function()
+	before_each(fresh_home)
+	after_each(no_home)
+	local function run(body)
+		helper("x", body)
+		return scratch.run(([[PATH=%s/bin:$PATH HOME=%s python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' %s/spec/oci/credential_helper x 60000]]):format(home, home, build.dir))
+	end
+
+	check("is judged by its words", function()
+		assert.equal("1 {}\n", run "echo {}; exec >&-; sleep 0.1")
+		assert.equal("1 {}\n", run "echo {}")
+		assert.equal("0", run "echo credentials not found in native keychain; exit 1":match "^%d")
+	end)
+end)
+
 describe("a credential helper that hangs", function()
 	before_each(fresh_home)
 	after_each(no_home)
