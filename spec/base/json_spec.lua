@@ -41,6 +41,11 @@ describe("JSON from strangers", function()
 		assert.is_true(core.json_check [["\\u0000"]])
 	end)
 
+	it("gets no control characters into a message", function()
+		local name = [[\u001b[31m\u007f\u009b1m\u00e9\n]]
+		refused(('{"%s":1,"%s":2}'):format(name, name), "'?[31m???1m\u{e9}?' twice")
+	end)
+
 	it("is refused past 4 MiB, and taken up to there", function()
 		local limit = 4 << 20
 		assert.is_true(core.json_check('"' .. ("a"):rep(limit - 2) .. '"'))

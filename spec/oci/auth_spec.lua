@@ -166,6 +166,10 @@ describe("a challenge", function()
 		end)
 	end
 
+	check("is not refused by a token server that is out of order", function()
+		refused("EIO", "out%-of%-order: the token server answered 500", name "reply/out-of-order", { retries = 0 })
+	end)
+
 	check("is not answered by half a login, nor by a name with a colon", function()
 		for _, options in ipairs { { username = "u" }, { password = "p" }, { username = "a:b", password = "p" } } do
 			assert.has_error(function() core.image_pull_begin(name "basic", options) end)
@@ -326,6 +330,23 @@ describe("a challenge", function()
 				refused("EINVAL", "config.json: '" .. word .. "' is no name of a credential helper", name "basic")
 			end
 		end)
+	end)
+end)
+
+describe("a credential helper of a process that ignores SIGCHLD", function()
+	before_each(fresh_home)
+	after_each(no_home)
+	local function run(body)
+		helper("x", body)
+		return scratch.run(([[PATH=%s/bin:$PATH HOME=%s python3 -c 'import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])' %s/spec/oci/credential_helper x 60000]]):format(home, home, build.dir))
+	end
+
+	check("is judged by its words", function()
+		assert.equal("1 {}\n", run "echo {}; exec >&-; sleep 0.1")
+		assert.equal("1 {}\n", run "echo {}")
+		assert.equal("0", run "echo credentials not found in native keychain; exit 1":match "^%d")
 	end)
 end)
 

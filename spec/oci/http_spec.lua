@@ -65,6 +65,7 @@ describe("a registry's answer", function()
 		{ "file", "EPROTONOSUPPORT", "rotocol" },
 		{ "busy", "EAGAIN", "TOOMANYREQUESTS: slow%?%[31m down" },
 		{ "login", "EACCES", "a login is needed" },
+		{ "partial", "EIO", "partial: latest: status 206" },
 		{ "token/foreign", "EPROTO", "203.0.113.1/token, which is not https" },
 		{ "token/b", "EACCES", "no anonymous token: the token server answered 400" },
 	}

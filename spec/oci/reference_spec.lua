@@ -209,6 +209,16 @@ describe("an image reference", function()
 		end)
 	end
 
+	it("shows no password that does not belong there", function()
+		for _, text in ipairs { "https://tom:secret@example.com/a", "docker://tom:secret@example.com:5000/a:1" } do
+			local operation <close> = assert(core.image_pull_begin(text, { store = "/nowhere" }))
+			local _, message, code = operation:finish()
+			assert.equal("EINVAL", code)
+			assert.matches("^pull: reference: column %d+: user names and passwords", message)
+			assert.not_matches("secret", message)
+		end
+	end)
+
 	it("raises for what is no string", function()
 		assert.has_error(function() core.image_reference_parse {} end)
 		assert.has_error(function() core.image_reference_parse "a\0b" end)

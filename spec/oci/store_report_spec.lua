@@ -1,3 +1,4 @@
+local build = require "spec.support.build"
 local core = require "supermachine.core"
 local layout = require "spec.support.oci_layout"
 local lfs = require "lfs"
@@ -261,5 +262,26 @@ describe("sm.store.verify", function()
 			{ table.unpack(problems(report), 1, 2) })
 		assert.is_not_nil(exists(paths[1]))
 		assert.is_not_nil(snapshot)
+	end)
+
+	it("takes its own want of descriptors for no damage", function()
+		store:make("a", { "one" })
+		local image <close> = store:pull "a"
+		local path = store:blob(image:digest())
+		scratch.write(path, "{}")
+		-- Enough for the first look and the lock, not for the second look.
+		local script = store.folder:join "few.lua"
+		scratch.write(script, ([[
+			local core, files = require "supermachine.core", {}
+			repeat
+				local file = io.open "/dev/null"
+				files[#files + 1] = file
+			until not file
+			for _ = 1, 3 do table.remove(files):close() end
+			local report, message, code = core.store_begin("verify", { store = %q, remove = true }):finish()
+			print(report and "verified" or message, code)]]):format(store.path))
+		local said = scratch.run(("ulimit -n 64; %s/supermachine %s"):format(build.dir, script))
+		assert.is_not_nil(exists(path))
+		assert.matches("^verified", said)
 	end)
 end)

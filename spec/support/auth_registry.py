@@ -64,6 +64,8 @@ class Handler(fake_registry.Handler):
             return self.reply({"token": "a\r\nX-Evil: 1"})
         if what == "large":
             return self.reply({"token": "x" * (300 << 10)})
+        if what == "out-of-order":
+            return self.answer(500, b"")
         if what == "html":
             return self.answer(200, b"<html>", "text/html")
         return self.reply({"token": "t-anonymous"})

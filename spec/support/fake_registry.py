@@ -314,6 +314,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return self.answer(200, b"<html>a login page</html>", "text/html; charset=utf-8")
             if name == "huge":
                 return self.answer(200, b" " * ((4 << 20) + 1), MANIFEST)
+            if name == "partial":
+                return self.answer(206, IMAGE, MANIFEST)
             if name == "plain":
                 return self.answer(200, IMAGE, "application/json; charset=utf-8")
             if name == "mislabelled":

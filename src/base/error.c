@@ -11,6 +11,17 @@ static int positive(int code)
 	return code ? abs(code) : EIO;
 }
 
+/* Parts of a message come from strangers, and people read it on a terminal: no control characters (C1 in UTF-8 too). */
+static void write_words(struct sm_error *err, const char *format, va_list args)
+{
+	vsnprintf(err->message, sizeof err->message, format, args);
+	for (unsigned char *at = (unsigned char *)err->message; *at; at++)
+		if (*at == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+			at[0] = at[1] = '?';
+		else if (*at < ' ' || *at == 0x7f)
+			*at = '?';
+}
+
 static void append_description(struct sm_error *err)
 {
 	const char *description = strerrordesc_np(err->code);
@@ -25,7 +36,7 @@ int sm_error_set(struct sm_error *err, int code, const char *format, ...)
 		va_list args;
 		va_start(args, format);
 		err->code = code;
-		vsnprintf(err->message, sizeof err->message, format, args);
+		write_words(err, format, args);
 		va_end(args);
 	}
 	return -code;
@@ -38,7 +49,7 @@ int sm_error_sys(struct sm_error *err, int code, const char *format, ...)
 		va_list args;
 		va_start(args, format);
 		err->code = code;
-		vsnprintf(err->message, sizeof err->message, format, args);
+		write_words(err, format, args);
 		va_end(args);
 		append_description(err);
 	}
@@ -53,7 +64,7 @@ int sm_error_context(struct sm_error *err, const char *format, ...)
 	memcpy(old, err->message, sizeof old);
 	va_list args;
 	va_start(args, format);
-	vsnprintf(err->message, sizeof err->message, format, args);
+	write_words(err, format, args);
 	va_end(args);
 	size_t used = strlen(err->message);
 	snprintf(err->message + used, sizeof err->message - used, ": %s", old);

@@ -145,6 +145,8 @@ static int read_token(struct sm_oci_auth *auth, const char *scope, const struct 
 
 static int refused(const struct sm_oci_auth *auth, int status, struct sm_error *err)
 {
+	if (status == 429 || status >= 500)
+		return sm_error_set(err, EIO, "the token server answered %d", status);
 	if (has_password(auth) || auth->credentials.identity_token)
 		return sm_error_set(err, EACCES, "the login from %s is refused: the token server answered %d",
 		                    auth->credentials.from, status);

@@ -28,7 +28,8 @@ static int check_pem(const char *data, size_t len, const char *path, struct sm_e
 	BIO *bio = BIO_new_mem_buf(data, (int)len);
 	if (!bio)
 		return sm_error_sys(err, ENOMEM, "%s", path);
-	while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+	/* With an empty pass phrase, so that nobody is asked on the terminal. */
+	while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, ""))) {
 		X509_free(certificate);
 		count++;
 	}

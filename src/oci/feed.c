@@ -181,10 +181,11 @@ ssize_t sm_oci_feed_read(void *arg, void *buffer, size_t size)
 	struct sm_oci_feed *feed = reader->feed;
 	pthread_mutex_lock(&feed->feeds->lock);
 	int64_t there = await(reader);
+	int fd = feed->fd;
 	pthread_mutex_unlock(&feed->feeds->lock);
 	if (there <= 0)
 		return there;
-	ssize_t got = pread(feed->fd, buffer, (uint64_t)there < size ? (size_t)there : size, (off_t)reader->offset);
+	ssize_t got = pread(fd, buffer, (uint64_t)there < size ? (size_t)there : size, (off_t)reader->offset);
 	int code = got < 0 ? -errno : 0;
 	/* The file may have been emptied meanwhile. */
 	pthread_mutex_lock(&feed->feeds->lock);

@@ -82,12 +82,16 @@ static void set_state(struct job *job, enum state state)
 static int feed_stored(struct job *job, struct sm_error *err)
 {
 	uint64_t size;
-	SM_FD_CLEANUP int fd =
-	    job->feed ? sm_oci_store_open_blob(job->fetch->store, job->layer->digest, &size, err) : -1;
-	int code = 0;
-	if (job->feed && (code = fd < 0 ? fd : sm_oci_feed_begin(job->feed, fd, size)) == 0)
-		sm_oci_feed_complete(job->feed, job->layer->size);
-	return code;
+	if (!job->feed)
+		return 0;
+	SM_FD_CLEANUP int fd = sm_oci_store_open_blob(job->fetch->store, job->layer->digest, &size, err);
+	if (fd < 0)
+		return fd;
+	int code = sm_oci_feed_begin(job->feed, fd, size);
+	if (code < 0)
+		return sm_error_sys(err, code, "layer %s", job->layer->digest);
+	sm_oci_feed_complete(job->feed, job->layer->size);
+	return 0;
 }
 
 static void end_reused(struct job *job)

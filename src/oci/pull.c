@@ -25,9 +25,7 @@ static int prepare(struct pull *pull, struct sm_error *err)
 {
 	const struct sm_oci_pull_options *options = pull->options;
 	int code = sm_oci_reference_parse(options->reference, &pull->reference, err);
-	if (code < 0 || (code = sm_oci_platform_parse(options->platform, &pull->platform, err)) < 0 ||
-	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0 ||
-	    (code = sm_oci_store_lock(&pull->store, SM_OCI_LOCK_SHARED, options->cancel, &pull->lock, err)) < 0)
+	if (code < 0)
 		return code;
 	if (pull->reference.kind != SM_OCI_REFERENCE_REGISTRY) {
 		/* The same folder or file is the same reference from wherever it is named. */
@@ -36,7 +34,10 @@ static int prepare(struct pull *pull, struct sm_error *err)
 			memcpy(pull->reference.path, absolute, sizeof absolute);
 	}
 	sm_oci_reference_format(&pull->reference, pull->name);
-	return 0;
+	if ((code = sm_oci_platform_parse(options->platform, &pull->platform, err)) < 0 ||
+	    (code = sm_oci_store_init(&pull->store, options->store, err)) < 0)
+		return code;
+	return sm_oci_store_lock(&pull->store, SM_OCI_LOCK_SHARED, options->cancel, &pull->lock, err);
 }
 
 static int from_store(struct pull *pull, struct sm_oci_image **ret_image, struct sm_error *err)
@@ -197,6 +198,11 @@ int sm_oci_pull(const struct sm_oci_pull_options *options, struct sm_oci_image *
 		pull->source->ops->free(pull->source);
 	if (ret_stats)
 		*ret_stats = pull->stats;
+	/* What is no reference may hold a password. */
+	if (code < 0 && pull->name[0])
+		sm_error_context(err, "pull '%.200s'", options->reference);
+	else if (code < 0)
+		sm_error_context(err, "pull");
 	free(pull);
-	return code < 0 ? sm_error_context(err, "pull '%.200s'", options->reference) : 0;
+	return code;
 }

@@ -140,8 +140,11 @@ static int parse_domain(struct parser *p, const char *end, struct sm_oci_referen
 static int parse_host(struct parser *p, const char *end, struct sm_oci_reference *ref)
 {
 	size_t len = (size_t)(end - p->at);
+	/* And not in a message either. */
 	if (memchr(p->at, '@', len))
-		return wrong(p, p->at, "user names and passwords do not belong in a reference");
+		return sm_error_set(p->err, EINVAL,
+		                    "reference: column %zu: user names and passwords do not belong in it",
+		                    (size_t)(p->at - p->text) + 1);
 	if (!len)
 		return wrong(p, p->at, "host expected");
 	if (len >= sizeof ref->host - 8)

@@ -93,11 +93,11 @@ static int put_file(const struct sm_oci_store *store, const char *path, const vo
 	struct sm_oci_partial file;
 	sm_oci_partial_init(&file);
 	int code = sm_oci_store_partial_path(store, folder, err);
-	if (code < 0 || (code = sm_oci_partial_lock(&file, folder, NULL, err)) < 0)
-		return code;
-	if ((code = sm_fd_write_full(file.fd, data, len)) < 0)
+	if (code == 0)
+		code = sm_oci_partial_lock(&file, folder, NULL, err);
+	if (code == 0 && (code = sm_fd_write_full(file.fd, data, len)) < 0)
 		sm_error_sys(err, code, "write '%s'", file.path);
-	else
+	else if (code == 0)
 		code = sm_oci_partial_commit(&file, path, err);
 	sm_oci_partial_discard(&file);
 	return code;

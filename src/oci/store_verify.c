@@ -76,12 +76,14 @@ static int look_at_erofs(struct verify *verify, int fd, const char *name, struct
 	                                      : 0;
 }
 
-/* Open and look.  -ENOENT: it went meanwhile. */
+/* Open and look.  -ENOENT: it went meanwhile.  Our own want of descriptors or memory is no damage. */
 static int examine(struct verify *verify, const char *path, const char *name, look look_at, int *ret_fd,
                    struct sm_error *problem)
 {
 	struct stat status;
 	*ret_fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	if (*ret_fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+		return sm_error_sys(problem, errno, "open");
 	if (*ret_fd < 0)
 		return errno == ENOENT ? -ENOENT : sm_error_sys(problem, EBADMSG, "cannot be opened");
 	if (fstat(*ret_fd, &status) < 0 || !S_ISREG(status.st_mode))

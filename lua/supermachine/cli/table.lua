@@ -1,11 +1,17 @@
 --- Columns of text, and sizes for people.
 local table_text = {}
 
+-- Words come from strangers' images: no control characters (C1 in UTF-8 too).
+local function printable(word) return (word:gsub("%c", "?"):gsub("\xc2[\x80-\x9f]", "?")) end
+
 --- Print rows of words with their columns below each other.
 function table_text.print(rows)
 	local widths = {}
 	for _, row in ipairs(rows) do
-		for i, word in ipairs(row) do widths[i] = math.max(widths[i] or 0, #word) end
+		for i, word in ipairs(row) do
+			row[i] = printable(word)
+			widths[i] = math.max(widths[i] or 0, #row[i])
+		end
 	end
 	for _, row in ipairs(rows) do
 		local line = {}
