@@ -225,14 +225,16 @@ describe("a layer's EROFS image", function()
 
 	it("holds paths as long and as deep as Linux takes", function()
 		local long, deep = ("p"):rep(240) .. ("/" .. ("p"):rep(240)):rep(15), ("d/"):rep(2047) .. "f"
-		long = long .. "/" .. ("q"):rep(4095 - #long - 1)
-		assert.are.same({ 4095, 4095 }, { #long, #deep })
+		long = long .. "/" .. ("q"):rep(4096 - #long - 1)
+		assert.are.same({ 4096, 4095 }, { #long, #deep })
 		for _, format in ipairs { "PAX_FORMAT", "GNU_FORMAT" } do
 			local paths = layer.make(folder, ([[
-				add('%s', data='long'); add('%s', data='deep'); add('l', 'link', to='%s')
-			]]):format(long, deep, deep), { format = format })
+				add('%s', data='long'); add('%s', data='deep'); add('k', 'link', to='%s'); add('l', 'link', to='%s')
+				add('.wh.' + 'w' * 255)
+			]]):format(long, deep, long, deep), { format = format })
 			assert.are.same({ "long", "deep" }, { paths[long].data, paths[deep].data })
-			assert.are.equal(paths[deep], paths.l)
+			assert.are.same({ paths[long], paths[deep] }, { paths.k, paths.l })
+			assert.are.equal("char", paths[("w"):rep(255)].kind)
 		end
 	end)
 
