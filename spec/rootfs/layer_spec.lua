@@ -102,7 +102,7 @@ describe("baking a layer", function()
 		it("what entries take only over 200 bytes each", function()
 			for _, code in ipairs { "add('%07d' % i)", "add('%07d' % i, 'dir')", "add('%07d' % i, 'symlink', to='')" } do
 				layer.tar(tar, "for i in range(20000):\n " .. code:gsub("to=''", "to='t'"))
-				local options = { max_memory_bytes = 20000 * (200 + 8) + (256 << 10) }
+				local options = { max_memory_bytes = 20000 * (200 + 8) + (128 << 10) }
 				assert.is_truthy(layer.bake(tar, image, options), code)
 				os.remove(image)
 			end
