@@ -172,6 +172,13 @@ describe("a layer over others", function()
 		assert.are.same({ { "own" }, "abs/../lib" }, { paths["usr/lib"].names, paths.up.target })
 	end)
 
+	-- In the time that its depth takes, not the square of it.
+	it("finds paths as deep as can be below", function()
+		add "for i in range(20): add('d%d/' % i + 'n/' * 1900 + 'f', data=str(i))"
+		local _, paths = add "for i in range(20): add('d%d/' % i + 'n/' * 1900 + 'g', data=str(i))"
+		assert.are.equal("19", paths["d19/" .. ("n/"):rep(1900) .. "g"].data)
+	end)
+
 	it("is keyed by its diff id where it does not lean, by its chain id where it does", function()
 		add "add('f', data='1')"
 		local stats, image, tar = bake "add('d', 'dir'); add('d/x'); add('y', 'link', to='d/x')"

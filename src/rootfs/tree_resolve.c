@@ -116,11 +116,13 @@ int sm_tree_resolve(struct sm_tree *tree, const char *path, bool last_too, char 
 		const char *name = rest;
 		size_t len = strcspn(rest, "/");
 		rest += len;
-		if (steps == STEPS_MAX)
+		if (steps >= STEPS_MAX)
 			return sm_error_set(err, ELOOP, "path goes through more than %d directories", STEPS_MAX);
 		if (len <= 2 && !memcmp(name, "..", len)) {
 			if (len == 2)
 				go_up(&lead);
+			/* After it the next look below begins at the root. */
+			steps += (int)lead.len / 64;
 			continue;
 		}
 		int code = go_down(&lead, name, len, err);
