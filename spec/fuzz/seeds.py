@@ -1,5 +1,5 @@
 # seeds.py DIR: what the fuzzers start from, in DIR/NAME, one file each.
-import bz2, gzip, io, json, lzma, os, sys, tarfile
+import bz2, gzip, io, json, lzma, os, subprocess, sys, tarfile, tempfile
 
 def put(fuzzer, *contents):
     os.makedirs(f"{sys.argv[1]}/{fuzzer}", exist_ok=True)
@@ -46,5 +46,46 @@ def tar(kind):
             add("attr", pax_headers={"SCHILY.xattr.user.a": "b", "mtime": "-1.25"})
     return out.getvalue()
 
+def tricks():
+    """Each trick of a layer that is one of several entries' doing."""
+    def entry(name, type=tarfile.REGTYPE, to="", data=b"", form=tarfile.PAX_FORMAT, **pax):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size, info.pax_headers = type, to, len(data), pax
+        return info.tobuf(form, "utf-8", "surrogateescape") + data + bytes(-len(data) % 512)
+    def symlink(name, to):
+        return entry(name, tarfile.SYMTYPE, to)
+    def link(name, to):
+        return entry(name, tarfile.LNKTYPE, to)
+    folder = tarfile.DIRTYPE
+    yield symlink("s", "d"), entry("s/x", data=b"1"), symlink("d/u", "../../s"), entry("d/u/y"), entry("s/.wh.x"), link("h", "s/x")
+    yield link("a", "b"), link("b", "c"), entry("c", data=b"c"), entry("c", data=b"again"), link("c", "a")
+    yield entry("a/x"), entry("a"), entry("a", folder), entry("a/y"), symlink("a", "b"), entry("a/z"), entry("a", folder)
+    yield entry("d/.wh.x"), entry("d/x"), entry("d/.wh..wh..opq"), entry("d", folder), entry(".wh.d"), entry(".wh..wh.plnk")
+    yield entry("n" * 250 + "/" + "n" * 250, form=tarfile.GNU_FORMAT), symlink("l", "t" * 3000), entry("./", folder)
+    def sparse(version, data, **more):
+        names = {"GNU.sparse." + key.replace("_", "."): value for key, value in more.items()}
+        return entry("s", data=data, **dict(version, **names))
+    yield sparse({}, b"onetwo", size="9000", numblocks="2", map="0,3,8192,3"),
+    yield sparse({}, b"onetwo", size="9000", numblocks="1", offset="0", numbytes="6"),
+    yield sparse({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, b"2\n0\n3\n8192\n3\n".ljust(512, b"\0") + b"onetwo",
+                 name="sparse", realsize="9000"),
+    old = bytearray(entry("old", b"S", data=b"onetwo", form=tarfile.GNU_FORMAT))
+    old[386:482] = b"".join(b"%011o\0" % n for n in (0, 3, 8192, 3, 0, 0, 0, 0))
+    old[483:495] = b"%011o\0" % 9000
+    old[148:156] = b" " * 8
+    old[148:156] = b"%06o\0 " % sum(old[:512])
+    yield bytes(old),
+
+def hostile():
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, os.path.dirname(__file__) + "/../fixtures/hostile/layers.py", folder], check=True,
+                       stdout=subprocess.DEVNULL)
+        for name in sorted(os.listdir(folder)):
+            with open(folder + "/" + name, "rb") as f:
+                content = f.read(1 << 15)
+            if len(content) < 1 << 15:
+                yield content
+
 plain = [tar(kind) for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
-put("layer", *plain, gzip.compress(plain[0], mtime=0), bz2.compress(plain[1]), lzma.compress(plain[2]), b"")
+put("layer", *plain, gzip.compress(plain[0], mtime=0), bz2.compress(plain[1]), lzma.compress(plain[2]), b"",
+    *(b"".join(parts) for parts in tricks()), *hostile())

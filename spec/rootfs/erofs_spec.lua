@@ -13,6 +13,8 @@ def zstd(part):
     return subprocess.run(['zstd', '-q', '-c'], input=part, stdout=subprocess.PIPE, check=True).stdout
 put('a.members', gzip.compress(data[:half]), gzip.compress(b''), gzip.compress(data[half:]))
 skipped = b'\x50\x2a\x4d\x18\x05\0\0\0skip!'
+put('a.padded', gzip.compress(data), bytes(1000))
+put('a.junk', gzip.compress(data), b'\x1f', gzip.compress(b'no more of it'))
 put('a.frames', skipped, zstd(data[:half]), skipped, zstd(data[half:]), skipped)
 put('a.bz2', bz2.compress(data))
 put('a.streams', bz2.compress(data[:half]), bz2.compress(data[half:]))
@@ -225,14 +227,16 @@ describe("a layer's EROFS image", function()
 
 	it("holds paths as long and as deep as Linux takes", function()
 		local long, deep = ("p"):rep(240) .. ("/" .. ("p"):rep(240)):rep(15), ("d/"):rep(2047) .. "f"
-		long = long .. "/" .. ("q"):rep(4095 - #long - 1)
-		assert.are.same({ 4095, 4095 }, { #long, #deep })
+		long = long .. "/" .. ("q"):rep(4096 - #long - 1)
+		assert.are.same({ 4096, 4095 }, { #long, #deep })
 		for _, format in ipairs { "PAX_FORMAT", "GNU_FORMAT" } do
 			local paths = layer.make(folder, ([[
-				add('%s', data='long'); add('%s', data='deep'); add('l', 'link', to='%s')
-			]]):format(long, deep, deep), { format = format })
+				add('%s', data='long'); add('%s', data='deep'); add('k', 'link', to='%s'); add('l', 'link', to='%s')
+				add('.wh.' + 'w' * 255)
+			]]):format(long, deep, long, deep), { format = format })
 			assert.are.same({ "long", "deep" }, { paths[long].data, paths[deep].data })
-			assert.are.equal(paths[deep], paths.l)
+			assert.are.same({ paths[long], paths[deep] }, { paths.k, paths.l })
+			assert.are.equal("char", paths[("w"):rep(255)].kind)
 		end
 	end)
 
@@ -377,12 +381,13 @@ describe("a layer's EROFS image", function()
 				add('l%d' % i, 'link', to=names[random.randrange(400)])
 		]])
 		scratch.run(("cd '%s' && gzip -k a.tar && zstd -q a.tar -o a.zst && cat a.tar >copy"):format(folder))
-		-- Members, frames and streams one behind the other, and what zstd skips, are one layer.
+		-- Members, frames and streams one behind the other, and what zstd skips, are one layer; what gzip is padded with is
+		-- none of it.
 		scratch.write(folder .. "/pack.py", PACKINGS)
 		scratch.run(("cd '%s' && python3 pack.py"):format(folder))
 		local first = assert(layer.bake(folder .. "/a.tar", folder .. "/1.erofs"))
 		layer.fsck(folder .. "/1.erofs")
-		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.frames", "a.bz2", "a.streams", "a.xz" }
+		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.padded", "a.junk", "a.frames", "a.bz2", "a.streams", "a.xz" }
 		for i, name in ipairs(packed) do
 			local out = ("%s/%d.erofs"):format(folder, i + 1)
 			local stats = assert(layer.bake(folder .. "/" .. name, out, { diff_id = first.diff_id }))

@@ -164,10 +164,19 @@ describe("a layer over others", function()
 		refused("add('self/x')", "entry 'self/x'", "ELOOP")
 		refused("add('l', 'link', to='b/x')", "entry 'l'", "ELOOP")
 		refused("add('long/x')", "entry 'long/x'", "ENAMETOOLONG")
-		-- its own directory takes a symlink's place; its own symlink is no way
+		-- its own directory takes a symlink's place, as does its own symlink
 		_, paths = add "add('lib', 'dir'); add('lib/own')"
 		assert.are.same({ "own" }, paths.lib.names)
-		refused("add('dangling', 'symlink', to='usr'); add('dangling/x')", "through the symlink 'dangling'")
+		-- ... is where its target leads below: `..` after a symlink is of the directory that it leads to
+		_, paths = add "add('up', 'symlink', to='abs/../lib'); add('up/own')"
+		assert.are.same({ { "own" }, "abs/../lib" }, { paths["usr/lib"].names, paths.up.target })
+	end)
+
+	-- In the time that its depth takes, not the square of it.
+	it("finds paths as deep as can be below", function()
+		add "for i in range(20): add('d%d/' % i + 'n/' * 1900 + 'f', data=str(i))"
+		local _, paths = add "for i in range(20): add('d%d/' % i + 'n/' * 1900 + 'g', data=str(i))"
+		assert.are.equal("19", paths["d19/" .. ("n/"):rep(1900) .. "g"].data)
 	end)
 
 	it("is keyed by its diff id where it does not lean, by its chain id where it does", function()

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CHUNK_BYTES (256u << 10)
+#define CHUNK_BYTES (128u << 10)
 
 struct sm_arena_chunk {
 	struct sm_arena_chunk *next;

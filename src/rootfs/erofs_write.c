@@ -313,11 +313,16 @@ static int write_inodes(struct writer *writer, uint64_t blocks_start, struct sm_
 /* CRC-32C as the kernel's crc32c(~0, ...): reflected polynomial, no final inversion. */
 static uint32_t crc32c(const uint8_t *data, size_t len)
 {
+	static const uint32_t nibbles[16] = {
+		/* the polynomial 0x82f63b78 */
+		0x00000000, 0x105ec76f, 0x20bd8ede, 0x30e349b1, 0x417b1dbc, 0x5125dad3, 0x61c69362, 0x7198540d,
+		0x82f63b78, 0x92a8fc17, 0xa24bb5a6, 0xb21572c9, 0xc38d26c4, 0xd3d3e1ab, 0xe330a81a, 0xf36e6f75,
+	};
 	uint32_t crc = ~0u;
 	while (len--) {
 		crc ^= *data++;
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78u : 0);
+		crc = crc >> 4 ^ nibbles[crc & 15];
+		crc = crc >> 4 ^ nibbles[crc & 15];
 	}
 	return crc;
 }

@@ -124,7 +124,8 @@ static int put_entry(struct writer *writer, const struct sm_initramfs_entry *fro
 {
 	char path[SM_TREE_PATH_MAX];
 	uint64_t size;
-	struct sm_tree_attributes attributes = { .mode = from->mode, .target = "" };
+	/* The tree is for the names alone: it is not to follow symlinks. */
+	struct sm_tree_attributes attributes = { .mode = S_ISLNK(from->mode) ? S_IFREG : from->mode };
 	struct sm_tree_node *node;
 	int code = sm_tree_path_clean(from->path, "path", path, err);
 	if (code == 0)

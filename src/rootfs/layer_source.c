@@ -139,11 +139,12 @@ ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_da
 	size_t len = 0;
 	if (source->err.code)
 		return -source->err.code;
-	if (!source->unpack) {
+	if (!source->unpack && !source->ended) {
 		ssize_t got = source->gunzip ? sm_gunzip_read(source->gunzip, ret_data, &source->err)
 		                             : read_packed(source, ret_data);
 		if (got < 0)
 			return got;
+		source->ended = !got;
 		len = (size_t)got;
 	}
 	while (source->unpack && !source->ended && !len) {

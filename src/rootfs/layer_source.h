@@ -19,7 +19,7 @@ struct sm_layer_source {
 	const atomic_bool *cancel[2];
 	struct sm_gunzip *gunzip;
 	struct archive *unpack; /* other packings; both NULL: plain */
-	bool ended;             /* nothing is left in unpack */
+	bool ended;             /* nothing is left */
 	struct sm_sha256 *hash;
 	uint64_t bytes; /* decompressed so far */
 	uint64_t max;

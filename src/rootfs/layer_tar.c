@@ -12,6 +12,7 @@
 /* Bytes of tar that one step of the library may take.  A pax header has at most 1 MiB each; only maps of sparse files
  * grow without bound, and the library keeps more memory for one than the map has bytes. */
 #define STEP_BYTES_MAX (8u << 20)
+#define TAR_BLOCK      512u
 
 struct walk {
 	struct sm_layer_source *source;
@@ -20,6 +21,7 @@ struct walk {
 	struct sm_rootfs_layer_stats *stats;
 	struct archive *tar;
 	uint64_t step_end;             /* the source's count of bytes that the step under way may not pass */
+	bool filled;                   /* zeros were given for what the last block lacks */
 	char shown[SM_TREE_SHOWN_MAX]; /* the entry under way, or the last one */
 };
 
@@ -27,7 +29,14 @@ static la_ssize_t tar_read(struct archive *tar, void *arg, const void **ret_data
 {
 	struct walk *walk = arg;
 	struct sm_layer_source *source = walk->source;
+	static const uint8_t zeros[TAR_BLOCK];
 	ssize_t got = sm_layer_source_read(source, ret_data);
+	/* Some archivers end with the last file's last byte: what they leave out are zeros, which no digest covers. */
+	if (got == 0 && source->bytes % TAR_BLOCK && !walk->filled) {
+		walk->filled = true;
+		*ret_data = zeros;
+		return (la_ssize_t)(TAR_BLOCK - source->bytes % TAR_BLOCK);
+	}
 	if (got > 0 && source->bytes > walk->step_end)
 		got = sm_error_set(&source->err, E2BIG, "the headers of one entry have more than %u bytes",
 		                   STEP_BYTES_MAX);
@@ -54,14 +63,26 @@ static int tar_failed(const struct walk *walk, struct sm_error *err)
 	                    why ? why : "damaged tar");
 }
 
-/* Between entries. */
-static int header_failed(const struct walk *walk, struct sm_error *err)
+/* Is what the reader has taken, and so many bytes more, the layer's own? */
+static int check_given(const struct walk *walk, size_t more, struct sm_error *err)
 {
-	int code = tar_failed(walk, err);
+	if ((uint64_t)archive_filter_bytes(walk->tar, 0) + more <= walk->source->bytes)
+		return 0;
+	return sm_error_set(err, EBADMSG, "Truncated tar archive");
+}
+
+/* Between entries. */
+static int header_context(const struct walk *walk, int code, struct sm_error *err)
+{
 	if (code == -ECANCELED)
 		return code;
 	return walk->shown[0] ? sm_error_context(err, "after entry '%s'", walk->shown)
 	                      : sm_error_context(err, "first entry");
+}
+
+static int header_failed(const struct walk *walk, struct sm_error *err)
+{
+	return header_context(walk, tar_failed(walk, err), err);
 }
 
 /* Names are bytes here as they are in Linux, so the walk is in the C locale, where the library keeps what it cannot
@@ -98,8 +119,9 @@ static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *
 	attributes->target = archive_entry_symlink(entry);
 	if (!attributes->target || !attributes->target[0])
 		return sm_error_set(err, EBADMSG, "symlink without a target");
-	if (strlen(attributes->target) >= SM_TREE_PATH_MAX)
-		return sm_error_set(err, ENAMETOOLONG, "symlink target of %zu bytes", strlen(attributes->target));
+	if (strlen(attributes->target) >= SM_TREE_TARGET_MAX)
+		return sm_error_set(err, ENAMETOOLONG, "symlink target of %zu bytes, at most %d fit",
+		                    strlen(attributes->target), SM_TREE_TARGET_MAX - 1);
 	return 0;
 }
 
@@ -163,8 +185,11 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 			return tar_failed(walk, err);
 		if (len == 0)
 			continue;
-		code = offset < 0 ? sm_error_set(err, EBADMSG, "content at a negative offset")
-		                  : sm_erofs_data_put(walk->data, (uint64_t)offset, bytes, len, err);
+		code = check_given(walk, len, err);
+		if (code == 0 && offset < 0)
+			code = sm_error_set(err, EBADMSG, "content at a negative offset");
+		if (code == 0)
+			code = sm_erofs_data_put(walk->data, (uint64_t)offset, bytes, len, err);
 	}
 	return code < 0 ? code : sm_erofs_data_end(walk->data, &walk->tree->arena, &node->data, err);
 }
@@ -234,10 +259,13 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 			return sm_tree_settle(walk->tree, err);
 		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar)))
 			return header_failed(walk, err);
+		int code = check_given(walk, 0, err);
+		if (code < 0)
+			return header_context(walk, code, err);
 		if (++walk->stats->tar_entries > max_entries)
 			return sm_error_set(err, E2BIG, "the layer has more than %llu entries",
 			                    (unsigned long long)max_entries);
-		int code = take_entry(walk, entry, err);
+		code = take_entry(walk, entry, err);
 		/* What nobody wanted of the content is no header. */
 		walk->step_end = UINT64_MAX;
 		if (code == 0 && archive_read_data_skip(walk->tar) != ARCHIVE_OK)

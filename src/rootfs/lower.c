@@ -15,7 +15,9 @@ void sm_lower_init(struct sm_lower *lower, sm_lower_open open, void *arg)
 void sm_lower_done(struct sm_lower *lower)
 {
 	free(lower->images);
+	free(lower->merged);
 	lower->images = NULL;
+	lower->merged = NULL;
 }
 
 static int context(struct sm_error *err, size_t layer)
@@ -31,7 +33,8 @@ static int open_images(struct sm_lower *lower, struct sm_error *err)
 	if (code < 0)
 		return code;
 	lower->images = calloc(count ? count : 1, sizeof *lower->images);
-	if (!lower->images)
+	lower->merged = calloc(count ? count : 1, sizeof *lower->merged);
+	if (!lower->images || !lower->merged)
 		return sm_error_sys(err, ENOMEM, "lower layers");
 	for (lower->count = 0; lower->count < count; lower->count++) {
 		code = sm_erofs_image_open(&lower->images[lower->count], fds[lower->count], err);
@@ -48,16 +51,16 @@ static bool is_whiteout(const struct sm_erofs_inode *inode)
 
 /* Look the name up in the directories that are merged here, highest first, and leave those that are merged at the
  * name.  1 and the topmost file, or 0. */
-static int descend(struct sm_lower *lower, struct sm_lower_file *merged, size_t *count, const char *name, size_t len,
-                   struct sm_lower_file *ret_file, struct sm_error *err)
+static int descend(struct sm_lower *lower, const char *name, size_t len, struct sm_lower_file *ret_file,
+                   struct sm_error *err)
 {
-	size_t kept = 0, old = *count;
+	size_t kept = 0, old = lower->nmerged;
 	bool found = false;
-	*count = 0;
+	lower->nmerged = 0;
 	for (size_t i = 0; i < old; i++) {
-		struct sm_lower_file file = { .layer = merged[i].layer };
-		int code =
-		    sm_erofs_image_lookup(&lower->images[file.layer], &merged[i].inode, name, len, &file.inode, err);
+		struct sm_lower_file file = { .layer = lower->merged[i].layer };
+		int code = sm_erofs_image_lookup(&lower->images[file.layer], &lower->merged[i].inode, name, len,
+		                                 &file.inode, err);
 		if (code < 0)
 			return context(err, file.layer);
 		if (code == 0)
@@ -71,49 +74,56 @@ static int descend(struct sm_lower *lower, struct sm_lower_file *merged, size_t 
 			break;
 		}
 		found = true;
-		merged[kept++] = file;
+		lower->merged[kept++] = file;
 		if (file.inode.opaque)
 			break;
 	}
-	*count = kept;
+	lower->nmerged = kept;
 	return found;
 }
 
 /* The roots, highest first.  An opaque one hides the rest: whoever mounts leaves those out. */
-static int begin(struct sm_lower *lower, struct sm_lower_file *merged, size_t *ret_count, struct sm_error *err)
+static int begin(struct sm_lower *lower, struct sm_error *err)
 {
-	*ret_count = 0;
+	lower->at[0] = 0;
+	lower->nmerged = 0;
 	for (size_t i = lower->count; i-- > 0;) {
-		struct sm_lower_file *root = &merged[(*ret_count)++];
-		root->layer = i;
-		int code = sm_erofs_image_inode(&lower->images[i], lower->images[i].root_nid, &root->inode, err);
-		if (code < 0)
+		struct sm_lower_file root = { .layer = i };
+		int code = sm_erofs_image_inode(&lower->images[i], lower->images[i].root_nid, &root.inode, err);
+		if (code < 0) {
+			lower->nmerged = 0;
 			return context(err, i);
-		if (root->inode.opaque)
+		}
+		lower->merged[lower->nmerged++] = root;
+		if (root.inode.opaque)
 			break;
 	}
 	return 0;
 }
 
+/* Paths are asked for from their first component on, each a little longer: go on from the last one's directory, or
+ * deep paths would cost their depth squared. */
 int sm_lower_find(struct sm_lower *lower, const char *path, struct sm_lower_file *ret_file, struct sm_error *err)
 {
 	int code = lower->images ? 0 : open_images(lower, err);
+	size_t done = strlen(lower->at), len;
+	if (code == 0 &&
+	    (!lower->nmerged || strncmp(path, lower->at, done) || (done && path[done] && path[done] != '/'))) {
+		code = begin(lower, err);
+		done = 0;
+	}
 	if (code < 0)
 		return code;
-	size_t count = 0;
-	struct sm_lower_file *merged = calloc(lower->count ? lower->count : 1, sizeof *merged);
-	if (!merged)
-		return sm_error_sys(err, ENOMEM, "lower layers");
-	code = begin(lower, merged, &count, err);
-	if (code == 0 && count)
-		*ret_file = merged[0];
-	int found = code < 0 ? code : count > 0;
-	while (found > 0 && *path) {
-		size_t len = strcspn(path, "/");
-		found = count ? descend(lower, merged, &count, path, len, ret_file, err) : 0;
-		path += len + !!path[len];
+	if (lower->nmerged)
+		*ret_file = lower->merged[0];
+	int found = lower->nmerged > 0;
+	for (const char *name = path + done; found > 0 && *name; name += len) {
+		name += *name == '/';
+		len = strcspn(name, "/");
+		found = lower->nmerged ? descend(lower, name, len, ret_file, err) : 0;
+		memcpy(lower->at, path, (size_t)(name + len - path));
+		lower->at[name + len - path] = 0;
 	}
-	free(merged);
 	return found;
 }
 

@@ -9,16 +9,20 @@
 /* Gives the images, lowest first; descriptors and array are borrowed until the bake ends. */
 typedef int (*sm_lower_open)(void *arg, const int **ret_fds, size_t *ret_count, struct sm_error *err);
 
+struct sm_lower_file {
+	size_t layer; /* from 0, the lowest */
+	struct sm_erofs_inode inode;
+};
+
 struct sm_lower {
 	sm_lower_open open; /* called at the first look */
 	void *arg;
 	struct sm_erofs_image *images; /* NULL: not looked at yet */
 	size_t count;
-};
-
-struct sm_lower_file {
-	size_t layer; /* from 0, the lowest */
-	struct sm_erofs_inode inode;
+	/* where the last look ended: the directories that are merged there, highest first; none: not at one */
+	char at[SM_TREE_PATH_MAX];
+	struct sm_lower_file *merged;
+	size_t nmerged;
 };
 
 void sm_lower_init(struct sm_lower *lower, sm_lower_open open, void *arg);

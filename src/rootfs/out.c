@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFER_BYTES (256u << 10)
+#define BUFFER_BYTES (128u << 10)
 #define HOLE_BYTES   (64u << 10)
 
 int sm_out_init(struct sm_out *out, int fd, const char *what, uint64_t offset, uint64_t max, struct sm_error *err)

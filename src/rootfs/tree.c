@@ -53,9 +53,6 @@ static int directory_at(struct sm_tree *tree, const char *path, size_t len, bool
 	if (code < 0)
 		return code;
 	char shown[SM_TREE_SHOWN_MAX];
-	if (S_ISLNK(name->node->mode))
-		return sm_error_set(err, EBADMSG, "path goes through the symlink '%s'",
-		                    sm_tree_path_shown(name->name, shown));
 	if (!S_ISDIR(name->node->mode))
 		return sm_error_set(err, EBADMSG, "path goes through '%s', which is no directory",
 		                    sm_tree_path_shown(name->name, shown));
@@ -69,7 +66,7 @@ int sm_tree_walk(struct sm_tree *tree, const char *path, struct sm_tree_name **r
 	char resolved[SM_TREE_PATH_MAX];
 	struct sm_tree_node *directory = tree->root;
 	bool hidden = tree->root->opaque;
-	int code = sm_tree_resolve(tree, path, resolved, err);
+	int code = sm_tree_resolve(tree, path, last_too, resolved, err);
 	*ret_name = NULL;
 	for (size_t start = 0; code == 0 && resolved[start];) {
 		size_t len = strcspn(resolved + start, "/"), end = start + len;

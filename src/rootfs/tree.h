@@ -114,9 +114,9 @@ struct sm_tree {
 int sm_tree_new(size_t max_bytes, uint32_t max_names, struct sm_tree **ret_tree, struct sm_error *err);
 void sm_tree_free(struct sm_tree *tree); /* NULL is fine */
 
-/* All paths are cleaned ones (tree_path.h).  A path through a symlink or another non-directory of this layer is
- * refused (-EBADMSG).  Missing parents are what lower layers have there, directories or symlinks to them (-ELOOP);
- * where these have nothing, or something else, they are root's, mode 0755, time 0. */
+/* All paths are cleaned ones (tree_path.h).  Symlinks among a path's parents are followed within the image (-ELOOP);
+ * one through another non-directory of this layer is refused (-EBADMSG).  Missing parents are what lower layers have
+ * there; where these have nothing, or something else, they are root's, mode 0755, time 0. */
 
 /* Add an entry; a later one replaces an earlier one, a directory over a directory keeps the content. */
 int sm_tree_add(struct sm_tree *tree, const char *path, const struct sm_tree_attributes *attributes,

@@ -33,12 +33,14 @@ int sm_tree_below(struct sm_tree *tree, const char *path, size_t len, struct sm_
 /* Owner, mode, time and attributes. */
 int sm_tree_node_from_lower(struct sm_tree *tree, const struct sm_lower_file *file, struct sm_tree_node *node,
                             struct sm_error *err);
-/* Lead the path through lower layers' symlinks among its parents, as unpacking over those layers would; the root is
- * what `..` cannot leave. */
-int sm_tree_resolve(struct sm_tree *tree, const char *path, char out[SM_TREE_PATH_MAX], struct sm_error *err);
 /* Like walk, but makes nothing: *ret_node is what this layer has at the path, or NULL; then the result is 1 when lower
  * layers have *ret_file there. */
 int sm_tree_find(struct sm_tree *tree, const char *path, struct sm_tree_node **ret_node, struct sm_lower_file *ret_file,
                  struct sm_error *err);
+
+/* tree_resolve.c: the path with the symlinks among its parents followed (with last_too, all of it): this layer's so
+ * far, or else lower layers'.  The root is what `..` cannot leave. */
+int sm_tree_resolve(struct sm_tree *tree, const char *path, bool last_too, char out[SM_TREE_PATH_MAX],
+                    struct sm_error *err);
 
 #endif

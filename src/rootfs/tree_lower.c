@@ -5,8 +5,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define LINKS_MAX 40 /* symlinks followed on one path, as Linux has it */
-
 /* A hard link whose target has yet to come, and the node without a kind that stands for it until then. */
 struct sm_tree_pending {
 	struct sm_tree_pending *next;
@@ -39,71 +37,14 @@ int sm_tree_node_from_lower(struct sm_tree *tree, const struct sm_lower_file *fi
 	return sm_lower_xattrs(tree->lower, file, &tree->arena, &node->xattrs, err);
 }
 
-/* 1 when a parent of the path is a lower layer's symlink: it is path[*ret_start] to path[*ret_end - 1]. */
-static int find_symlink(struct sm_tree *tree, const char *path, size_t *ret_start, size_t *ret_end,
-                        struct sm_lower_file *ret_file, struct sm_error *err)
-{
-	const struct sm_tree_node *directory = tree->root; /* NULL: this layer has none here */
-	bool hidden = tree->root->opaque;
-	for (size_t start = 0, end; path[end = start + strcspn(path + start, "/")]; start = end + 1) {
-		const struct sm_tree_name *name =
-		    directory ? sm_tree_name_find(tree, directory, path + start, end - start) : NULL;
-		hidden |= name && name->hides_lower;
-		directory = name ? name->node : NULL;
-		if (directory && !S_ISDIR(directory->mode))
-			return 0;
-		if (directory)
-			continue;
-		int code = hidden ? 0 : sm_tree_below(tree, path, end, ret_file, err);
-		if (code <= 0)
-			return code;
-		*ret_start = start;
-		*ret_end = end;
-		if (S_ISLNK(ret_file->inode.mode))
-			return 1;
-		if (!S_ISDIR(ret_file->inode.mode))
-			return 0;
-	}
-	return 0;
-}
-
-int sm_tree_resolve(struct sm_tree *tree, const char *path, char out[SM_TREE_PATH_MAX], struct sm_error *err)
-{
-	size_t start, end;
-	struct sm_lower_file file;
-	memcpy(out, path, strlen(path) + 1);
-	for (int links = 0; tree->lower; links++) {
-		char target[SM_TREE_PATH_MAX], rest[SM_TREE_PATH_MAX];
-		int code = find_symlink(tree, out, &start, &end, &file, err);
-		if (code <= 0)
-			return code;
-		if (links == LINKS_MAX)
-			return sm_error_set(err, ELOOP, "path goes through more than %d symlinks of lower layers",
-			                    LINKS_MAX);
-		memcpy(rest, out + end, strlen(out + end) + 1);
-		out[start ? start - 1 : 0] = 0;
-		code = sm_lower_target(tree->lower, &file, target, sizeof target, err);
-		if (code == 0)
-			code = sm_tree_path_follow(out, target, err);
-		if (code == 0)
-			code = sm_tree_path_follow(out, rest + 1, err);
-		if (code < 0)
-			return code;
-	}
-	return 0;
-}
-
 int sm_tree_find(struct sm_tree *tree, const char *path, struct sm_tree_node **ret_node, struct sm_lower_file *ret_file,
                  struct sm_error *err)
 {
-	char resolved[SM_TREE_PATH_MAX], shown[SM_TREE_SHOWN_MAX];
+	char resolved[SM_TREE_PATH_MAX];
 	bool hidden = tree->root->opaque;
-	int code = sm_tree_resolve(tree, path, resolved, err);
+	int code = sm_tree_resolve(tree, path, false, resolved, err);
 	*ret_node = tree->root;
 	for (const char *at = resolved; code == 0 && *at;) {
-		if (S_ISLNK((*ret_node)->mode))
-			return sm_error_set(err, EBADMSG, "hard link target goes through a symlink before '%s'",
-			                    sm_tree_path_shown(at, shown));
 		bool is_directory = S_ISDIR((*ret_node)->mode);
 		size_t len = strcspn(at, "/");
 		struct sm_tree_name *name = is_directory ? sm_tree_name_find(tree, *ret_node, at, len) : NULL;
@@ -137,7 +78,7 @@ static int copy_get(struct sm_tree *tree, const struct sm_lower_file *file, stru
 	made->size = S_ISREG(made->mode) || S_ISLNK(made->mode) ? file->inode.size : 0;
 	code = sm_tree_node_from_lower(tree, file, made, err);
 	if (code == 0 && S_ISLNK(made->mode)) {
-		char target[SM_TREE_PATH_MAX];
+		char target[SM_TREE_TARGET_MAX];
 		code = sm_lower_target(tree->lower, file, target, sizeof target, err);
 		if (code == 0 && !(made->target = sm_arena_copy(&tree->arena, target, made->size + 1)))
 			code = sm_tree_no_memory(err);

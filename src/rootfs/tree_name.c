@@ -103,6 +103,8 @@ int sm_tree_name_get(struct sm_tree *tree, struct sm_tree_node *directory, const
 	*ret_name = sm_tree_name_find(tree, directory, name, len);
 	if (*ret_name)
 		return 0;
+	if (len > SM_TREE_NAME_MAX)
+		return sm_error_set(err, ENAMETOOLONG, "a name has %zu bytes, at most %d fit", len, SM_TREE_NAME_MAX);
 	if (tree->nnames >= tree->max_names)
 		return sm_error_set(err, E2BIG, "the layer has more than %u names", tree->max_names);
 	if (tree->nnames >= tree->nbuckets && buckets_grow(tree) < 0)

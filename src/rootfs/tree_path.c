@@ -27,7 +27,8 @@ int sm_tree_path_clean(const char *raw, const char *what, char out[SM_TREE_PATH_
 		if (is_name(at, len, ".."))
 			return sm_error_set(err, EBADMSG, "%s leads out of the image by '..'", what);
 		if (len && !is_name(at, len, ".")) {
-			if (len > SM_TREE_NAME_MAX)
+			size_t skip = has_prefix(at, len, WHITEOUT) ? strlen(WHITEOUT) : 0;
+			if (len - skip > SM_TREE_NAME_MAX)
 				return sm_error_set(err, ENAMETOOLONG,
 				                    "%s has a component of %zu bytes, at most %d fit", what, len,
 				                    SM_TREE_NAME_MAX);
@@ -43,29 +44,6 @@ int sm_tree_path_clean(const char *raw, const char *what, char out[SM_TREE_PATH_
 		at += strspn(at, "/");
 	}
 	out[used] = 0;
-	return 0;
-}
-
-int sm_tree_path_follow(char at[SM_TREE_PATH_MAX], const char *target, struct sm_error *err)
-{
-	size_t used = target[0] == '/' ? 0 : strlen(at);
-	while (*target) {
-		size_t len = strcspn(target, "/");
-		if (is_name(target, len, "..")) {
-			while (used && at[--used] != '/')
-				continue;
-		} else if (len && !is_name(target, len, ".")) {
-			if (len > SM_TREE_NAME_MAX || used + len + 2 > SM_TREE_PATH_MAX)
-				return sm_error_set(err, ENAMETOOLONG, "a symlink leads to too long a path");
-			if (used)
-				at[used++] = '/';
-			memcpy(at + used, target, len);
-			used += len;
-		}
-		target += len;
-		target += strspn(target, "/");
-	}
-	at[used] = 0;
 	return 0;
 }
 

@@ -6,21 +6,18 @@
 
 #include <stdbool.h>
 
-#define SM_TREE_PATH_MAX 4096 /* with the NUL, as the guest's kernel has it */
-#define SM_TREE_NAME_MAX 255
+#define SM_TREE_PATH_MAX   4097 /* with the NUL: one more than a system call takes, for names relative to a directory */
+#define SM_TREE_TARGET_MAX 4096 /* of a symlink, with the NUL, as Linux reads it */
+#define SM_TREE_NAME_MAX   255
 
 /* Write `raw` into out without leading slashes, empty and "." components; "" is the root.
- * `..` (-EBADMSG), an empty name (-EBADMSG), a component over 255 bytes and a path over 4095 bytes (-ENAMETOOLONG)
- * are refused; `what` says whose name it is. */
+ * `..` (-EBADMSG), an empty name (-EBADMSG), a component over 255 bytes and a path over 4096 bytes (-ENAMETOOLONG)
+ * are refused; `what` says whose name it is.  A component that begins with ".wh." may be longer by that. */
 int sm_tree_path_clean(const char *raw, const char *what, char out[SM_TREE_PATH_MAX], struct sm_error *err);
 
 /* Split at the last slash: the parent ("" for the root) is written into parent; the last component is returned,
  * borrowed from path. */
 const char *sm_tree_path_split(const char *path, char parent[SM_TREE_PATH_MAX]);
-
-/* Go on from the cleaned path `at` by a symlink's target or a further path: an absolute one begins at the root, and
- * `..` goes up, but not above the root.  -ENAMETOOLONG as above. */
-int sm_tree_path_follow(char at[SM_TREE_PATH_MAX], const char *target, struct sm_error *err);
 
 /* What the OCI image specification ("Representing Changes: Whiteouts") makes of a cleaned path. */
 enum sm_tree_whiteout {
