@@ -240,8 +240,8 @@ describe("supermachine run, bake and exec #lab", function()
 
 	it("run a process of an image with our streams and its exit code", function()
 		local image = lab.reference "busybox"
-		local out, err, status = run(folder, ("run -q --memory 128 %s %s sh -c 'echo out; echo err >&2; exit 7'"):format(store,
-			image))
+		local out, err, status = run(folder, ("run -q --memory 128 %s %s sh -c 'echo out; echo err >&2; exit 7'"):format(
+			store, image))
 		assert.are.equal("out\n", out)
 		assert.are.equal("err\n", err)
 		assert.are.equal(7, status)

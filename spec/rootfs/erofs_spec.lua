@@ -387,7 +387,8 @@ describe("a layer's EROFS image", function()
 		scratch.run(("cd '%s' && python3 pack.py"):format(folder))
 		local first = assert(layer.bake(folder .. "/a.tar", folder .. "/1.erofs"))
 		layer.fsck(folder .. "/1.erofs")
-		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.padded", "a.junk", "a.frames", "a.bz2", "a.streams", "a.xz" }
+		local packed = { "a.tar.gz", "a.zst", "copy", "a.members", "a.padded", "a.junk", "a.frames", "a.bz2",
+			"a.streams", "a.xz" }
 		for i, name in ipairs(packed) do
 			local out = ("%s/%d.erofs"):format(folder, i + 1)
 			local stats = assert(layer.bake(folder .. "/" .. name, out, { diff_id = first.diff_id }))

@@ -37,7 +37,8 @@ pack = zlib.compressobj(1, zlib.DEFLATED, 31)
 out = open(sys.argv[1], 'wb')
 names = 0
 def block(name, kind, size=0, to=b''):
-    text = (name.ljust(100, b'\0') + b'0000644\0' + b'0000000\0' * 2 + b'%011o\0' % size + b'0' * 11 + b'\0' + b' ' * 8 + kind +
+    text = (name.ljust(100, b'\0') + b'0000644\0' + b'0000000\0' * 2 + b'%011o\0' % size + b'0' * 11 + b'\0' +
+            b' ' * 8 + kind +
             to.ljust(100, b'\0') + b'ustar\00000').ljust(512, b'\0')
     return text[:148] + b'%06o\0 ' % sum(text) + text[156:]
 record = b'30 SCHILY.xattr.user.origin=npm'
@@ -61,7 +62,8 @@ print(names)
 ]]
 
 	it("takes at most 200 bytes an entry, besides the names", function()
-		layer.tar(folder .. "/small.tar", "add('f', data='x' * 300000); sparse('s', 1 << 20, '1 0 1', 'x')", { mode = "w:gz" })
+		layer.tar(folder .. "/small.tar", "add('f', data='x' * 300000); sparse('s', 1 << 20, '1 0 1', 'x')",
+			{ mode = "w:gz" })
 		local _, least = measure(folder .. "/small.tar")
 		scratch.write(folder .. "/tree.py", TREE)
 		local names = tonumber(scratch.run(("python3 '%s/tree.py' '%s/large.tar'"):format(folder, folder)))
@@ -74,7 +76,8 @@ print(names)
 	end)
 
 	it("takes no more for large files", function()
-		layer.tar(folder .. "/small.tar", "add('f', data='x' * 300000); sparse('s', 1 << 20, '1 0 1', 'x')", { mode = "w:gz" })
+		layer.tar(folder .. "/small.tar", "add('f', data='x' * 300000); sparse('s', 1 << 20, '1 0 1', 'x')",
+			{ mode = "w:gz" })
 		layer.tar(folder .. "/large.tar", [[
 			sparse('sparse', 2 << 30, '3 0 1 1073741824 1 2147483647 1', 'xyz')
 			sparse('hole', 2 << 40, '1 0 0')
