@@ -26,7 +26,7 @@ function methods:acquire(given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
 	local machine, message, code = scheduler.finish(self:acquire_begin(checked.timeout_ms))
 	if not machine then return nil, message, code end
-	return vm.set_defaults(machine, metadata_of[self] and metadata_of[self].process)
+	return vm.set_origin(machine, metadata_of[self] or {})
 end
 
 return pool
