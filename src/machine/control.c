@@ -109,6 +109,11 @@ struct sm_control *sm_control_ref(struct sm_control *control)
 	return control;
 }
 
+bool sm_control_shared(const struct sm_control *control)
+{
+	return atomic_load(&control->references) > 1;
+}
+
 void sm_control_close(struct sm_control *control)
 {
 	if (!control || atomic_fetch_sub(&control->references, 1) > 1)

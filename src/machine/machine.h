@@ -40,7 +40,8 @@ struct sm_machine {
 	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 	bool running;
 	bool restored; /* not yet resumed since */
-	/* What it was restored from, for the way back: the RAM file, and the state, mapped.  -1 and NULL: it was booted. */
+	/* What it was restored from, for the way back: the RAM file, and the state, mapped.  -1 and NULL: it was
+	 * booted. */
 	int origin_ram_fd;
 	void *origin_state;
 	size_t origin_state_len;
