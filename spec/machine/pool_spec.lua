@@ -1,5 +1,6 @@
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
+local scheduler = require "supermachine.scheduler"
 local sm = require "supermachine"
 
 local function snapshot_of(folder, name, code)
@@ -120,20 +121,19 @@ describe("a pool #kvm", function()
 
 	it("serves in the order of asking", function()
 		local pool <close> = assert(sm.pool.new(snapshot, { min = 0, max = 1 }))
-		local order = {}
-		sm.run(function()
-			local held = assert(pool:acquire())
-			for i = 1, 5 do
-				sm.go(function()
-					local vm <close> = assert(pool:acquire { timeout_ms = 60000 })
-					order[#order + 1] = i
-				end)
-				-- It waits before the next one asks.
-				await(pool, function(stats) return stats.waiting == i end)
-			end
-			held:close()
-		end)
-		assert.are.same({ 1, 2, 3, 4, 5 }, order)
+		local held = assert(pool:acquire())
+		local asked = {}
+		for i = 1, 5 do
+			asked[i] = assert(pool:acquire_begin(60000))
+			-- It waits before the next one asks.
+			await(pool, function(stats) return stats.waiting == i end)
+		end
+		held:close()
+		-- Each is given the machine only when the one before has put it back: out of order, this would wait for ever.
+		for i = 1, 5 do
+			local vm <close> = assert(scheduler.finish(asked[i], 60000))
+			assert.are.equal(5 - i, pool:stats().waiting)
+		end
 	end)
 
 	it("never hands out a machine that has ended", function()
@@ -172,10 +172,9 @@ describe("a pool #kvm", function()
 		assert.is_nil(none)
 		assert.matches("drained", message)
 		assert.are.equal("ESHUTDOWN", code)
-		sm.run(function()
-			sm.go(function() assert(pool:drain { timeout_ms = 60000 }) end)
-			vm:close()
-		end)
+		local draining = assert(pool:drain_begin(60000))
+		vm:close()
+		assert(scheduler.finish(draining))
 		assert.are.equal(0, pool:stats().in_use)
 		assert(pool:drain())
 	end)
@@ -183,12 +182,12 @@ describe("a pool #kvm", function()
 	it("closed, tells those who wait", function()
 		local pool = assert(sm.pool.new(snapshot, { min = 0, max = 1 }))
 		local vm <close> = assert(pool:acquire())
-		local code
-		sm.run(function()
-			sm.go(function() code = select(3, pool:acquire()) end)
-			await(pool, function(stats) return stats.waiting == 1 end)
-			pool:close()
-		end)
+		local asked = assert(pool:acquire_begin(60000))
+		await(pool, function(stats) return stats.waiting == 1 end)
+		pool:close()
+		local none, message, code = scheduler.finish(asked)
+		assert.is_nil(none)
+		assert.matches("the pool was closed", message)
 		assert.are.equal("ECANCELED", code)
 	end)
 

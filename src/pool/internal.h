@@ -56,6 +56,8 @@ struct sm_pool {
 void *sm_pool_keep(void *pool);
 /* A machine that is ready: to who waits longest, or among the ready ones.  Under the lock. */
 void sm_pool_deliver(struct sm_pool *pool, struct sm_control *control);
+/* A machine is somebody's from now on.  Under the lock. */
+void sm_pool_count_out(struct sm_pool *pool);
 /* One waiter's wait is over.  Under the lock. */
 void sm_pool_end_wait(struct sm_pool *pool, struct sm_pool_waiter *waiter);
 uint64_t sm_pool_now_us(void);

@@ -30,6 +30,13 @@ void sm_pool_end_wait(struct sm_pool *pool, struct sm_pool_waiter *waiter)
 	sm_fd_event_raise(waiter->event_fd);
 }
 
+void sm_pool_count_out(struct sm_pool *pool)
+{
+	pool->stats.in_use++;
+	pool->stats.handed_out++;
+	pool->references++;
+}
+
 void sm_pool_deliver(struct sm_pool *pool, struct sm_control *control)
 {
 	struct sm_pool_waiter *first = TAILQ_FIRST(&pool->waiting);
@@ -40,6 +47,7 @@ void sm_pool_deliver(struct sm_pool *pool, struct sm_control *control)
 		return;
 	}
 	first->control = control;
+	sm_pool_count_out(pool);
 	sm_pool_end_wait(pool, first);
 }
 

@@ -142,13 +142,6 @@ void sm_pool_close(struct sm_pool *pool)
 
 /* ---- out and back ------------------------------------------------------------------------------------------- */
 
-static void count_out(struct sm_pool *pool)
-{
-	pool->stats.in_use++;
-	pool->stats.handed_out++;
-	pool->references++;
-}
-
 /* One that is ready and alive.  The lock is released while a dead one is closed. */
 static struct sm_control *take_ready(struct sm_pool *pool)
 {
@@ -171,7 +164,7 @@ int sm_pool_try_acquire(struct sm_pool *pool, struct sm_control **ret_control)
 	bool open = !pool->closing && !pool->draining && TAILQ_EMPTY(&pool->waiting);
 	struct sm_control *control = open ? take_ready(pool) : NULL;
 	if (control)
-		count_out(pool);
+		sm_pool_count_out(pool);
 	/* Its place is to be filled. */
 	if (pool->nready < pool->options.min)
 		pthread_cond_signal(&pool->changed);
@@ -247,8 +240,6 @@ int sm_pool_acquire(struct sm_pool *pool, int timeout_ms, int cancel_fd, struct 
 		code = sm_error_set(err, ESHUTDOWN, "acquire: the pool is drained");
 	else
 		code = wait_for_one(pool, timeout_ms, cancel_fd, ret_control, err);
-	if (code == 0)
-		count_out(pool);
 	pthread_mutex_unlock(&pool->lock);
 	return code;
 }
