@@ -289,6 +289,10 @@ function vm:set_balloon(mib) end
 ---@param metadata? table
 ---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
 function vm:snapshot(path, metadata) end
+--- Make a restored machine what it was when it was restored, in place, with an identity of its own.
+---@param options? { timeout_ms?: integer, paused?: boolean }
+---@return { copied_bytes: integer, dropped_bytes: integer, memory_us: integer, total_us: integer }?, string? message, string? code
+function vm:reset(options) end
 
 ---@class supermachine.process_options
 ---@field env? table<string, string>|string[]
