@@ -9,9 +9,10 @@ local methods = core.methods "supermachine.pool"
 local metadata_of = setmetatable({}, { __mode = "k" })
 
 --- Keep `min` (1) machines ready and at most `max` (16, or min) alive.  Options also: reset = "always" (a machine that
--- comes back is made what the snapshot says, and gets a new identity; "never": handed out as it is, among those who trust
--- each other; "close": closed, and another one made), idle_ms = 60000 (a ready machine beyond min that nobody wanted for so
--- long is closed; negative: never), transport, device, identity_ms = 30000 (how long a restored guest may take to answer).
+-- comes back is made what the snapshot says, and gets a new identity; "never": handed out as it is, among those who
+-- trust each other; "close": closed, and another one made), idle_ms = 60000 (a ready machine beyond min that nobody
+-- wanted for so long is closed; negative: never), transport, device, identity_ms = 30000 (how long a restored guest may
+-- take to answer).
 function pool.new(snapshot, given)
 	local checked = options.check({
 		min = "integer", max = "integer", transport = "string", device = "string", identity_ms = "integer",
@@ -25,8 +26,8 @@ function pool.new(snapshot, given)
 	return handle
 end
 
---- A running machine of its own; closing it gives it back.  Who asks first is served first.  timeout_ms: no limit unless
--- given.
+--- A running machine of its own; closing it gives it back.  Who asks first is served first.  timeout_ms: no limit
+-- unless given.
 function methods:acquire(given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
 	local machine, message, code = self:acquire_ready()

@@ -1,5 +1,5 @@
--- A used microguest brought back to its snapshot in place, by how many pages it had written to and by the size of its RAM,
--- against a bare C program that sets the same state and copies as many bytes (floor_ARCH.c).
+-- A used microguest brought back to its snapshot in place, by how many pages it had written to and by the size of its
+-- RAM, against a bare C program that sets the same state and copies as many bytes (floor_ARCH.c).
 local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
