@@ -29,7 +29,7 @@ function methods:restore(given)
 		resume = not checked.paused, agent = metadata.agent == true,
 	})
 	if not machine then return nil, message, code end
-	return vm.set_defaults(machine, metadata.process)
+	return vm.set_origin(machine, metadata)
 end
 
 return snapshot

@@ -207,18 +207,22 @@ function store_module.verify(options) end
 ---@class supermachine.pool.module
 local pool_module = {}
 ---@param from supermachine.snapshot
----@param options? { min?: integer, max?: integer, transport?: string, device?: string, identity_ms?: integer }
+---@param options? { min?: integer, max?: integer, transport?: string, device?: string, identity_ms?: integer, idle_ms?: integer, reset?: "always"|"never"|"close" }
 ---@return supermachine.pool?, string? message, string? code
 function pool_module.new(from, options) end
 
 ---@class supermachine.pool
 local pool = {}
---- A machine nobody had before; closing it frees its place.
+--- A machine as the snapshot says, with an identity of its own; closing it gives it back.
 ---@param options? { timeout_ms?: integer }
 ---@return supermachine.vm?, string? message, string? code
 function pool:acquire(options) end
----@return { ready: integer, in_use: integer, restored: integer, handed_out: integer, failed: integer, restore_us: integer }
+---@return { ready: integer, in_use: integer, recycling: integer, waiting: integer, restored: integer, recycled: integer, handed_out: integer, failed: integer, restore_us: integer, reset_p50_us: integer, reset_p99_us: integer, recycle_p50_us: integer, recycle_p99_us: integer }
 function pool:stats() end
+--- Hand out no more, wait until all have come back, close them.
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function pool:drain(options) end
 function pool:close() end
 
 ---@class supermachine.vm.module
@@ -285,6 +289,10 @@ function vm:set_balloon(mib) end
 ---@param metadata? table
 ---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
 function vm:snapshot(path, metadata) end
+--- Make a restored machine what it was when it was restored, in place, with an identity of its own.
+---@param options? { timeout_ms?: integer, paused?: boolean }
+---@return { copied_bytes: integer, dropped_bytes: integer, memory_us: integer, total_us: integer }?, string? message, string? code
+function vm:reset(options) end
 
 ---@class supermachine.process_options
 ---@field env? table<string, string>|string[]

@@ -11,6 +11,8 @@ local methods = core.methods "supermachine.vm"
 
 -- What the image says about its processes, by machine: { env, workdir, user, entrypoint, cmd, stop_signal }.
 local defaults = setmetatable({}, { __mode = "k" })
+-- The metadata of the snapshot that a machine was restored from.
+local origins = setmetatable({}, { __mode = "k" })
 
 local new_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", initrd = "string", disks = "list",
@@ -31,6 +33,12 @@ end
 function vm.set_defaults(machine, given)
 	defaults[machine] = given
 	return machine
+end
+
+--- Remember what a machine was restored from.
+function vm.set_origin(machine, metadata)
+	origins[machine] = metadata
+	return vm.set_defaults(machine, metadata.process)
 end
 
 --- Wait until the agent says hello after a boot; returns the guest's kernel release.  nil, message, code when the
@@ -104,6 +112,17 @@ end
 function methods:snapshot(path, metadata)
 	local text = core.json_encode(metadata or {})
 	return scheduler.finish(self:snapshot_begin(path, text))
+end
+
+--- Make a restored machine what it was when it was restored, in place: only what has changed since is put back.  Its
+-- processes, connections and writes are gone; it runs on with an identity of its own, as after a restore.  Returns
+-- { copied_bytes, dropped_bytes, memory_us, total_us }.  Options: timeout_ms = 30000 for the guest's answer, paused =
+-- false (leave it paused, exactly as it was saved).
+function methods:reset(given)
+	local checked = options.check({ timeout_ms = "integer", paused = "boolean" }, given)
+	return scheduler.finish(self:reset_begin {
+		resume = not checked.paused, agent = (origins[self] or {}).agent == true, timeout_ms = checked.timeout_ms,
+	})
 end
 
 return vm

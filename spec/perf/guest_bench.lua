@@ -43,6 +43,19 @@ local function restores(snapshot)
 	return answer, close
 end
 
+-- After an exec, until the agent has answered again; and of that, until all was as it had been.
+local function resets(snapshot)
+	local ready, reset = {}, {}
+	local vm <close> = assert(snapshot:restore())
+	for i = 1, runs do
+		exec(vm)
+		local start = core.now_ms()
+		local result = assert(vm:reset())
+		ready[i], reset[i] = since(start), result.total_us / 1000
+	end
+	return ready, reset
+end
+
 local function acquires(snapshot)
 	local acquire, round_trip, ping = {}, {}, {}
 	local pool <close> = assert(sm.pool.new(snapshot, { min = 1, max = 2 }))
@@ -76,6 +89,11 @@ return {
 			name = "restore.exec", unit = "ms", samples = answer, against = "boot.exec", against_samples = boot_answer,
 		}
 		report { name = "restore.close", unit = "ms", samples = close }
+		local ready, reset = resets(snapshot)
+		report {
+			name = "recycle.ready", unit = "ms", samples = ready, against = "restore.exec", against_samples = answer,
+		}
+		report { name = "recycle.reset", unit = "ms", samples = reset }
 		local acquire, round_trip, ping = acquires(snapshot)
 		report { name = "acquire.ready", unit = "ms", samples = acquire, against = "restore.exec", against_samples = answer }
 		report { name = "exec.round-trip", unit = "ms", samples = round_trip, against = "agent ping", against_samples = ping }

@@ -59,6 +59,7 @@ function guest.store(gpa, number)
 	return guest.mov(address, gpa) .. guest.mov(value, number) .. guest.str(value, address)
 end
 function guest.store_word(gpa) return guest.mov(address, gpa) .. guest.str(word, address) end
+function guest.increment() return op(0x11000400 | word << 5 | word) end -- ADD Wd, Wn, #1
 function guest.counter() return guest.mrs(word, 3, 14, 0, 2) end -- CNTVCT_EL0
 
 function guest.print(text)

@@ -17,6 +17,7 @@ end
 function guest.load(gpa) return "\xa1" .. le32(gpa) end -- mov eax, [gpa]
 function guest.store(gpa, value) return "\xc7\x05" .. le32(gpa) .. le32(value) end
 function guest.store_word(gpa) return "\xa3" .. le32(gpa) end -- mov [gpa], eax
+function guest.increment() return "\xff\xc0" end -- inc eax
 function guest.counter() return "\x0f\x31" end -- rdtsc
 function guest.cli() return "\xfa" end
 function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again

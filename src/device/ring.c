@@ -69,6 +69,13 @@ uint64_t sm_ring_end(struct sm_ring *ring)
 	return end;
 }
 
+void sm_ring_clear(struct sm_ring *ring)
+{
+	pthread_mutex_lock(&ring->lock);
+	ring->end = 0;
+	pthread_mutex_unlock(&ring->lock);
+}
+
 int sm_ring_read(struct sm_ring *ring, uint64_t *cursor, struct sm_buf *out, uint64_t *ret_lost)
 {
 	pthread_mutex_lock(&ring->lock);

@@ -26,6 +26,8 @@ void sm_ring_done(struct sm_ring *ring);                                       /
 
 void sm_ring_write(struct sm_ring *ring, const void *data, size_t len);
 uint64_t sm_ring_end(struct sm_ring *ring);
+/* As new: the next byte has position 0. */
+void sm_ring_clear(struct sm_ring *ring);
 
 /* Append what was written from absolute position *cursor on, and advance it.  What the ring no longer holds is
  * skipped: *ret_lost (may be NULL) bytes.  A cursor past the end is set to the end.  0, or the buffer's failure with

@@ -74,6 +74,12 @@ struct sm_hv_exit {
 	const char *detail; /* ERROR, SHUTDOWN: static text or NULL */
 };
 
+/* Of vm_map. */
+enum {
+	SM_HV_MAP_READ_ONLY = 1, /* guest writes are MMIO exits */
+	SM_HV_MAP_LOG = 2,       /* guest writes are kept track of, for vm_dirty */
+};
+
 struct sm_hv_boot {
 	enum sm_hv_boot_kind kind;
 	uint64_t entry;
@@ -92,9 +98,12 @@ struct sm_hv {
 	 * vcpu_new, which may come in any order, takes over its part. */
 	int (*vm_new)(int device_fd, const struct sm_plan *plan, struct sm_hv_vm **ret_vm, struct sm_error *err);
 	void (*vm_free)(struct sm_hv_vm *vm);
-	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only,
+	int (*vm_map)(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, unsigned flags,
 	              struct sm_error *err);
 	int (*vm_unmap)(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err);
+	/* Of a region mapped with SM_HV_MAP_LOG: the host pages that the guest has written since it was mapped or last
+	 * asked, a bit each, lowest first; bits is a whole number of u64.  Any thread, vCPUs may run. */
+	int (*vm_dirty)(struct sm_hv_vm *vm, uint64_t gpa, uint64_t *ret_bits, struct sm_error *err);
 	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
 	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level); /* any thread */
 	/* Each write to event_fd raises an edge on irq; the descriptor stays the caller's and must outlive the VM. */

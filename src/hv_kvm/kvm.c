@@ -136,11 +136,12 @@ static struct sm_kvm_slot *free_slot(struct sm_hv_vm *vm)
 }
 
 static int set_slot(struct sm_hv_vm *vm, const struct sm_kvm_slot *slot, uint64_t gpa, void *hva, uint64_t bytes,
-                    bool read_only)
+                    unsigned flags)
 {
 	struct kvm_userspace_memory_region region = {
 		.slot = (uint32_t)(slot - vm->slots),
-		.flags = read_only ? KVM_MEM_READONLY : 0,
+		.flags = (flags & SM_HV_MAP_READ_ONLY ? KVM_MEM_READONLY : 0) |
+		         (flags & SM_HV_MAP_LOG ? KVM_MEM_LOG_DIRTY_PAGES : 0),
 		.guest_phys_addr = gpa,
 		.memory_size = bytes,
 		.userspace_addr = (uintptr_t)hva,
@@ -148,7 +149,7 @@ static int set_slot(struct sm_hv_vm *vm, const struct sm_kvm_slot *slot, uint64_
 	return ioctl(vm->fd, KVM_SET_USER_MEMORY_REGION, &region) < 0 ? -errno : 0;
 }
 
-static int kvm_vm_map(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, bool read_only,
+static int kvm_vm_map(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t bytes, unsigned flags,
                       struct sm_error *err)
 {
 	if (!bytes)
@@ -156,7 +157,7 @@ static int kvm_vm_map(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t byt
 	struct sm_kvm_slot *slot = free_slot(vm);
 	if (!slot)
 		return sm_error_set(err, ENOMEM, "memory slot: out of memory");
-	int code = set_slot(vm, slot, gpa, hva, bytes, read_only);
+	int code = set_slot(vm, slot, gpa, hva, bytes, flags);
 	if (code < 0)
 		return sm_error_sys(err, code, "memory slot %u: 0x%llx bytes at 0x%llx", (unsigned)(slot - vm->slots),
 		                    (unsigned long long)bytes, (unsigned long long)gpa);
@@ -169,10 +170,22 @@ static int kvm_vm_unmap(struct sm_hv_vm *vm, uint64_t gpa, struct sm_error *err)
 	struct sm_kvm_slot *slot = find_slot(vm, gpa);
 	if (!slot)
 		return sm_error_set(err, ENOENT, "no memory slot at 0x%llx", (unsigned long long)gpa);
-	int code = set_slot(vm, slot, gpa, NULL, 0, false);
+	int code = set_slot(vm, slot, gpa, NULL, 0, 0);
 	if (code < 0)
 		return sm_error_sys(err, code, "remove the memory slot at 0x%llx", (unsigned long long)gpa);
 	slot->bytes = 0;
+	return 0;
+}
+
+static int kvm_vm_dirty(struct sm_hv_vm *vm, uint64_t gpa, uint64_t *ret_bits, struct sm_error *err)
+{
+	struct sm_kvm_slot *slot = find_slot(vm, gpa);
+	if (!slot)
+		return sm_error_set(err, ENOENT, "no memory slot at 0x%llx", (unsigned long long)gpa);
+	struct kvm_dirty_log log = { .slot = (uint32_t)(slot - vm->slots), .dirty_bitmap = ret_bits };
+	if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
+		return sm_error_sys(err, errno, "KVM_GET_DIRTY_LOG of the memory slot at 0x%llx",
+		                    (unsigned long long)gpa);
 	return 0;
 }
 
@@ -205,6 +218,7 @@ const struct sm_hv sm_hv_kvm = {
 	.vm_new = kvm_vm_new,
 	.vm_free = kvm_vm_free,
 	.vm_map = kvm_vm_map,
+	.vm_dirty = kvm_vm_dirty,
 	.vm_unmap = kvm_vm_unmap,
 	.vm_irqchip_new = sm_kvm_arch_irqchip_new,
 	.vm_irq_set = kvm_vm_irq_set,

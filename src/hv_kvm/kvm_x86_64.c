@@ -154,9 +154,12 @@ int sm_kvm_arch_vm_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_err
 		wire_chip(&wire, &chips[i]);
 	}
 	code = sm_record_close(&record, what_chips, err);
+	/* The second PIC before the first, which would take in what it still asks for. */
+	static const unsigned order[KVM_NR_IRQCHIPS] = { KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_PIC_MASTER,
+		                                         KVM_IRQCHIP_IOAPIC };
 	for (unsigned i = 0; i < KVM_NR_IRQCHIPS && code >= 0; i++)
-		if (ioctl(vm->fd, KVM_SET_IRQCHIP, &chips[i]) < 0)
-			code = sm_error_sys(err, errno, "KVM_SET_IRQCHIP %u", i);
+		if (ioctl(vm->fd, KVM_SET_IRQCHIP, &chips[order[i]]) < 0)
+			code = sm_error_sys(err, errno, "KVM_SET_IRQCHIP %u", order[i]);
 	return code;
 }
 

@@ -224,7 +224,7 @@ static void try_ram(int fd, uint8_t *ram, struct attempt *attempt)
 		attempt->guest->prepare(ram);
 	if (sm_hv_kvm.vm_new(fd, &plan, &attempt->vm, &attempt->err) < 0)
 		return;
-	if (sm_hv_kvm.vm_map(attempt->vm, 0, ram, SM_KVM_PROBE_RAM, false, &attempt->err) >= 0 &&
+	if (sm_hv_kvm.vm_map(attempt->vm, 0, ram, SM_KVM_PROBE_RAM, 0, &attempt->err) >= 0 &&
 	    sm_hv_kvm.vm_irqchip_new(attempt->vm, &attempt->err) >= 0)
 		try_thread(attempt);
 	sm_hv_kvm.vm_free(attempt->vm);

@@ -253,7 +253,7 @@ static int build_memory(struct sm_hv_guest *guest, const struct sm_hv_guest_opti
 		return code;
 	size_t count = sm_memory_regions(guest->memory, &regions);
 	for (size_t i = 0; i < count && code >= 0; i++)
-		code = guest->hv->vm_map(guest->vm, regions[i].gpa, regions[i].hva, regions[i].bytes, false, err);
+		code = guest->hv->vm_map(guest->vm, regions[i].gpa, regions[i].hva, regions[i].bytes, 0, err);
 	if (code < 0)
 		return code;
 	code = sm_memory_write(guest->memory, guest->boot.entry, options->code, options->code_bytes);
@@ -368,7 +368,7 @@ int sm_hv_guest_map(struct sm_hv_guest *guest, uint64_t gpa, uint64_t bytes, boo
 	void *hva = mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (hva == MAP_FAILED)
 		return sm_error_sys(err, errno, "map 0x%llx bytes", (unsigned long long)bytes);
-	int code = guest->hv->vm_map(guest->vm, gpa, hva, bytes, read_only, err);
+	int code = guest->hv->vm_map(guest->vm, gpa, hva, bytes, read_only ? SM_HV_MAP_READ_ONLY : 0, err);
 	if (code < 0) {
 		munmap(hva, bytes);
 		return code;

@@ -258,72 +258,6 @@ static int vm_set_balloon(lua_State *L)
 	return done(L, sm_control_set_balloon(vm->parts.control, (uint64_t)mib, &err), &err);
 }
 
-/* ---- snapshot ----------------------------------------------------------------------------------------------- */
-
-struct save {
-	struct sm_control *control; /* a reference, and a copy of the list: the vm may be closed meanwhile */
-	struct sm_sources sources;
-	char *path, *metadata;
-	size_t metadata_len;
-	struct sm_snapshot_times times;
-};
-
-static void save_free(void *arg)
-{
-	struct save *save = arg;
-	sm_control_close(save->control);
-	sm_sources_done(&save->sources);
-	free(save->path);
-	free(save->metadata);
-	free(save);
-}
-
-static int save_run(struct sm_op *op, void *arg, struct sm_error *err)
-{
-	(void)op;
-	struct save *save = arg;
-	return sm_snapshot_save(save->control, &save->sources, save->metadata, save->metadata_len, save->path,
-	                        &save->times, err);
-}
-
-static int save_push(lua_State *L, void *arg)
-{
-	const struct save *save = arg;
-	lua_createtable(L, 0, 5);
-	set_integer(L, "capture_us", save->times.capture_us);
-	set_integer(L, "hash_us", save->times.hash_us);
-	set_integer(L, "sync_us", save->times.sync_us);
-	set_integer(L, "total_us", save->times.total_us);
-	set_integer(L, "ram_bytes", save->times.ram_bytes);
-	return 1;
-}
-
-/* snapshot_begin(path, metadata): the machine must be paused. */
-static int vm_snapshot_begin(lua_State *L)
-{
-	struct vm *vm = check(L);
-	const char *path = luaL_checkstring(L, 2);
-	size_t len;
-	const char *metadata = luaL_optlstring(L, 3, "", &len);
-	struct save *save = calloc(1, sizeof *save);
-	if (!save)
-		return sm_lua_fail(L, ENOMEM, NULL);
-	save->control = sm_control_ref(vm->parts.control);
-	save->path = strdup(path);
-	save->metadata = malloc(len + 1);
-	save->metadata_len = len;
-	struct sm_error err = { 0 };
-	int code = sm_sources_copy_disks(&vm->parts.sources, &save->sources, &err);
-	if (code >= 0 && (!save->path || !save->metadata))
-		code = sm_error_set(&err, ENOMEM, "out of memory");
-	if (code < 0) {
-		save_free(save);
-		return sm_lua_fail(L, code, &err);
-	}
-	memcpy(save->metadata, metadata, len);
-	return sm_lua_op(L, save_run, save, save_free, save_push, 1);
-}
-
 static const luaL_Reg methods[] = {
 	{ "plan", vm_plan },
 	{ "resume", vm_resume },
@@ -338,7 +272,6 @@ static const luaL_Reg methods[] = {
 	{ "vsock", vm_vsock },
 	{ "process", vm_process },
 	{ "set_balloon", vm_set_balloon },
-	{ "snapshot_begin", vm_snapshot_begin },
 	{ NULL, NULL },
 };
 static const struct sm_lua_class vm_class = {
@@ -372,4 +305,5 @@ void sm_lua_vm_open(lua_State *L)
 	luaL_getmetatable(L, vm_class.name);
 	lua_getfield(L, -1, "__index");
 	luaL_setfuncs(L, sm_lua_vm_agent_methods, 0);
+	luaL_setfuncs(L, sm_lua_vm_snapshot_methods, 0);
 }

@@ -25,6 +25,8 @@ const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index);
 
 /* The vm's methods that talk to the agent: vm_agent.c. */
 extern const luaL_Reg sm_lua_vm_agent_methods[];
+/* Those that save it and set it back: vm_snapshot.c. */
+extern const luaL_Reg sm_lua_vm_snapshot_methods[];
 
 /* Options shared by the constructors: 'transport', "direct" (the default) or "worker".  Raises for another. */
 enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index);

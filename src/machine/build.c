@@ -47,7 +47,8 @@ static int build_memory(struct sm_machine *machine, int ram_fd, struct sm_error 
 	const struct sm_memory_region *regions;
 	size_t count = sm_memory_regions(machine->memory, &regions);
 	for (size_t i = 0; i < count; i++) {
-		code = machine->hv->vm_map(machine->vm, regions[i].gpa, regions[i].hva, regions[i].bytes, false, err);
+		code = machine->hv->vm_map(machine->vm, regions[i].gpa, regions[i].hva, regions[i].bytes,
+		                           ram_fd >= 0 ? SM_HV_MAP_LOG : 0, err);
 		if (code < 0)
 			return code;
 	}
@@ -107,9 +108,7 @@ static int build_devices(struct sm_machine *machine, const struct sm_control_bui
 /* How the vCPUs come to their state: a call on each one's own thread, right after its creation. */
 struct start {
 	struct sm_hv_boot first, others; /* cold boot */
-	void *state_data;                /* restore: mapped */
-	size_t state_len;
-	struct sm_machine_state state;
+	struct sm_machine_state state;   /* restore */
 };
 
 static int boot_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
@@ -122,7 +121,7 @@ static int build_vcpus(struct sm_machine *machine, struct start *start, struct s
 {
 	int code = 0;
 	for (unsigned i = 0; i < machine->plan.vcpus && code == 0; i++) {
-		if (start->state_data)
+		if (machine->origin_state)
 			code = sm_vcpu_new(machine, i, sm_machine_load_vcpu, &start->state.vcpus[i], &machine->vcpus[i],
 			                   err);
 		else
@@ -142,7 +141,7 @@ static int build_vcpus(struct sm_machine *machine, struct start *start, struct s
 	return code;
 }
 
-static int map_state(struct start *start, int state_fd, struct sm_error *err)
+static int map_state(struct sm_machine *machine, int state_fd, struct sm_error *err)
 {
 	struct stat st;
 	if (fstat(state_fd, &st) < 0)
@@ -152,8 +151,8 @@ static int map_state(struct start *start, int state_fd, struct sm_error *err)
 	void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, state_fd, 0);
 	if (data == MAP_FAILED)
 		return sm_error_sys(err, errno, "map the machine state");
-	start->state_data = data;
-	start->state_len = (size_t)st.st_size;
+	machine->origin_state = data;
+	machine->origin_state_len = (size_t)st.st_size;
 	return 0;
 }
 
@@ -165,20 +164,12 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 		return sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &start->first,
 		                    err);
 	}
-	int code = map_state(start, build->state_fd, err);
+	int code = map_state(machine, build->state_fd, err);
+	if (code >= 0 && (machine->origin_ram_fd = sm_fd_dup(build->ram_fd)) < 0)
+		code = sm_error_sys(err, machine->origin_ram_fd, "RAM file");
 	return code < 0 ? code
-	                : sm_machine_load_begin(machine, start->state_data, start->state_len, &start->state, err);
-}
-
-static int finish_restore(struct sm_machine *machine, struct start *start, struct sm_error *err)
-{
-	int code = sm_machine_load_finish(machine, &start->state, err);
-	if (code < 0)
-		return code;
-	for (unsigned i = 0; i < machine->plan.nslots; i++)
-		sm_virtio_restored(machine->devices[i].virtio);
-	machine->restored = true;
-	return 0;
+	                : sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len,
+	                                        &start->state, err);
 }
 
 static int build_stages(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
@@ -217,8 +208,8 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 		return code;
 	times->vcpus_us = us_since(&begin);
 
-	if (start->state_data)
-		code = finish_restore(machine, start, err);
+	if (machine->origin_state)
+		code = sm_machine_load_finish(machine, &start->state, err);
 	times->state_us = times->total_us = us_since(&begin);
 	return code;
 }
@@ -232,7 +223,7 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 	machine->plan = *build->plan;
 	machine->hv = sm_hv_host();
 	machine->end_fd = end_fd;
-	machine->generation_fd = machine->halt_timer = -1;
+	machine->generation_fd = machine->halt_timer = machine->origin_ram_fd = -1;
 	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
 		machine->devices[i].irq_fd = -1;
 	pthread_mutex_init(&machine->end_lock, NULL);
@@ -240,8 +231,6 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 	struct sm_control_times times = { 0 };
 	struct start start = { 0 };
 	int code = build_stages(machine, build, &start, &times, err);
-	if (start.state_data)
-		munmap(start.state_data, start.state_len);
 	if (code < 0) {
 		sm_machine_free(machine);
 		return sm_error_context(err, build->state_fd >= 0 ? "restore" : "build");
@@ -277,6 +266,9 @@ void sm_machine_free(struct sm_machine *machine)
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_fd_close(&machine->devices[i].irq_fd);
 	sm_fd_close(&machine->generation_fd);
+	sm_fd_close(&machine->origin_ram_fd);
+	if (machine->origin_state)
+		munmap(machine->origin_state, machine->origin_state_len);
 	sm_fd_close(&machine->halt_timer);
 	pthread_mutex_destroy(&machine->end_lock);
 	free(machine);

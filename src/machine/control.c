@@ -109,6 +109,11 @@ struct sm_control *sm_control_ref(struct sm_control *control)
 	return control;
 }
 
+bool sm_control_shared(const struct sm_control *control)
+{
+	return atomic_load(&control->references) > 1;
+}
+
 void sm_control_close(struct sm_control *control)
 {
 	if (!control || atomic_fetch_sub(&control->references, 1) > 1)
@@ -146,6 +151,25 @@ int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uin
 		struct sm_reader in;
 		sm_reader_init(&in, reply.body.data, reply.body.len);
 		*ret_ram_bytes = sm_get_u64(&in);
+	}
+	sm_message_done(&request);
+	sm_message_done(&reply);
+	return code;
+}
+
+int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, struct sm_error *err)
+{
+	struct sm_message request, reply;
+	sm_message_init(&request);
+	sm_message_init(&reply);
+	int code = call(control, SM_REQUEST_RESET, &request, &reply, err);
+	if (code >= 0) {
+		struct sm_reader in;
+		sm_reader_init(&in, reply.body.data, reply.body.len);
+		ret->copied_bytes = sm_get_u64(&in);
+		ret->dropped_bytes = sm_get_u64(&in);
+		ret->memory_us = sm_get_u32(&in);
+		ret->total_us = sm_get_u32(&in);
 	}
 	sm_message_done(&request);
 	sm_message_done(&reply);

@@ -46,6 +46,7 @@ int sm_control_open(enum sm_control_transport transport, const struct sm_control
 /* Controls are counted: open gives one reference.  The last close ends the machine and frees everything (worker: the
  * process is gone and reaped).  NULL is fine. */
 struct sm_control *sm_control_ref(struct sm_control *control);
+bool sm_control_shared(const struct sm_control *control); /* there is more than one reference */
 void sm_control_close(struct sm_control *control);
 
 int sm_control_resume(struct sm_control *control, struct sm_error *err);
@@ -54,6 +55,16 @@ int sm_control_pause(struct sm_control *control, struct sm_error *err);
 /* Paused machines only (-EBUSY): state to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0. */
 int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
                        struct sm_error *err);
+
+/* Make a restored machine what it was when it was restored, in place, and leave it paused: RAM (only what has changed
+ * is touched), vCPUs, devices; connections and listeners are closed, the console is empty, the device counters are 0.
+ * -EINVAL for a machine that was booted, -ESHUTDOWN for one that has ended.  After any other failure it has ended too.
+ */
+struct sm_control_reset {
+	uint64_t copied_bytes, dropped_bytes; /* of RAM: written back, and given back to the host */
+	uint32_t memory_us, total_us;
+};
+int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, struct sm_error *err);
 
 /* Streams to and from the guest's vsock: see virtio/virtio.h. */
 int sm_control_connect(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);

@@ -40,6 +40,11 @@ struct sm_machine {
 	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 	bool running;
 	bool restored; /* not yet resumed since */
+	/* What it was restored from, for the way back: the RAM file, and the state, mapped.  -1 and NULL: it was
+	 * booted. */
+	int origin_ram_fd;
+	void *origin_state;
+	size_t origin_state_len;
 
 	int halt_timer; /* timerfd: looks now and then whether all vCPUs sleep for good */
 	struct sm_loop_source *halt_source;
@@ -96,6 +101,10 @@ int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu,
 int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err);
 int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
                        struct sm_error *err);
+
+/* reset.c: a machine that was restored, as it was then: RAM, vCPUs, interrupt controllers, clock and devices; it is
+ * paused.  After a failure it must not run any more. */
+int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, struct sm_error *err);
 
 int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16], struct sm_error *err);
 

@@ -199,6 +199,19 @@ static int serve_capture(struct sm_machine *machine, struct sm_reader *in, const
 	return code;
 }
 
+static int serve_reset(struct sm_machine *machine, struct sm_message *reply, struct sm_error *err)
+{
+	struct sm_control_reset reset;
+	int code = sm_machine_reset(machine, &reset, err);
+	if (code < 0)
+		return code;
+	sm_put_u64(&reply->body, reset.copied_bytes);
+	sm_put_u64(&reply->body, reset.dropped_bytes);
+	sm_put_u32(&reply->body, reset.memory_us);
+	sm_put_u32(&reply->body, reset.total_us);
+	return 0;
+}
+
 static int serve_balloon(struct sm_machine *machine, struct sm_reader *in, struct sm_error *err)
 {
 	struct sm_virtio *balloon = find_device(machine, SM_PLAN_BALLOON);
@@ -282,6 +295,8 @@ int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const
 		return sm_machine_pause(*machine, err);
 	case SM_REQUEST_CAPTURE:
 		return serve_capture(*machine, &in, request, reply, err);
+	case SM_REQUEST_RESET:
+		return serve_reset(*machine, reply, err);
 	case SM_REQUEST_CONNECT:
 	case SM_REQUEST_LISTEN:
 		return serve_stream(*machine, op, &in, reply, err);

@@ -207,5 +207,12 @@ int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *
 	int code = load_devices(machine, &state->rest, err);
 	if (code >= 0)
 		code = sm_record_close(&state->rest, "machine state", err);
-	return code < 0 ? code : sm_record_close(&state->whole, "machine state", err);
+	if (code >= 0)
+		code = sm_record_close(&state->whole, "machine state", err);
+	if (code < 0)
+		return code;
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		sm_virtio_restored(machine->devices[i].virtio);
+	machine->restored = true;
+	return 0;
 }

@@ -1,9 +1,8 @@
-#include "memory/memory.h"
+#include "memory/internal.h"
 
 #include "base/fd.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -14,21 +13,6 @@
 
 /* One write while saving: enough to be cheap a byte. */
 #define WRITE_MAX (4 * SM_MIB)
-
-struct reservation {
-	void *start;
-	size_t bytes;
-};
-
-struct sm_memory {
-	size_t nregions;
-	struct sm_memory_region regions[SM_PLAN_RAM_MAX];
-	struct reservation reservations[SM_PLAN_RAM_MAX];
-	uint64_t bytes;
-	uint64_t host_page; /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
-	/* A bit a page, in the order of the RAM file: what host code wrote. */
-	_Atomic uint64_t *marks;
-};
 
 /* Guest RAM is not a child's business, nor a core dump's.  Huge pages for a file would be up to its file system. */
 static int advise(const struct sm_memory_region *region, bool anonymous, struct sm_error *err)
@@ -47,13 +31,13 @@ static int advise(const struct sm_memory_region *region, bool anonymous, struct 
 static int map_region(struct sm_memory *memory, size_t index, int ram_fd, struct sm_error *err)
 {
 	struct sm_memory_region *region = &memory->regions[index];
-	struct reservation *reservation = &memory->reservations[index];
+	struct sm_memory_reservation *reservation = &memory->reservations[index];
 	size_t bytes = region->bytes + 2 * HUGE_PAGE;
 	void *start = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (start == MAP_FAILED)
 		return sm_error_sys(err, errno, "reserve %llu MiB of address space for guest RAM",
 		                    (unsigned long long)(bytes / SM_MIB));
-	*reservation = (struct reservation){ start, bytes };
+	*reservation = (struct sm_memory_reservation){ start, bytes };
 
 	uintptr_t low = (uintptr_t)start;
 	uintptr_t address = (low & ~(uintptr_t)(HUGE_PAGE - 1)) + region->gpa % HUGE_PAGE;
@@ -111,7 +95,8 @@ int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, s
 	/* The C library gives a large zeroed array as untouched pages, so that marks cost what is marked. */
 	uint64_t words = (memory->bytes / SM_MEMORY_PAGE + 63) / 64;
 	memory->marks = calloc(words, sizeof *memory->marks);
-	if (!memory->marks) {
+	memory->dirty = calloc(words, sizeof *memory->dirty);
+	if (!memory->marks || !memory->dirty) {
 		code = sm_error_set(err, ENOMEM, "guest RAM: out of memory");
 		goto fail;
 	}
@@ -134,6 +119,8 @@ void sm_memory_free(struct sm_memory *memory)
 		if (memory->reservations[i].start)
 			munmap(memory->reservations[i].start, memory->reservations[i].bytes);
 	free(memory->marks);
+	free(memory->dirty);
+	free(memory->kept);
 	free(memory);
 }
 
@@ -195,7 +182,8 @@ bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa)
 	if (!region)
 		return false;
 	uint64_t page = (region->file_offset + (gpa - region->gpa)) / SM_MEMORY_PAGE;
-	return atomic_load_explicit(&memory->marks[page / 64], memory_order_relaxed) >> (page % 64) & 1;
+	uint64_t marks = atomic_load_explicit(&memory->marks[page / 64], memory_order_relaxed);
+	return (marks | memory->dirty[page / 64]) >> (page % 64) & 1;
 }
 
 int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, size_t len)

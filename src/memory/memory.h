@@ -49,8 +49,31 @@ int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len);
  * file has there.  -EFAULT when any byte is not RAM.  Any thread. */
 int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len);
 
-/* Whether host code has written to the SM_MEMORY_PAGE that holds gpa, by any of the above, since sm_memory_new. */
+/* Whether the SM_MEMORY_PAGE that holds gpa is known to have been written to since sm_memory_new or the last rewind: by
+ * host code (any of the above), or by what was harvested. */
 bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa);
+
+/* dirty.c: what differs from the RAM file that was mapped.  All of it while no vCPU and no device runs.
+ *
+ * harvest adds what host code has written, and what `guest` says: called once a region, it sets a bit in `bits` (all
+ * zero) for each host page that the guest has written, lowest first. */
+typedef int (*sm_memory_guest)(void *arg, const struct sm_memory_region *region, uint64_t *bits, struct sm_error *err);
+int sm_memory_harvest(struct sm_memory *memory, sm_memory_guest guest, void *arg, struct sm_error *err);
+
+/* A run of pages that differ; *offset (start with 0) is where in the RAM file to go on.  False: no more. */
+struct sm_memory_run {
+	uint64_t offset, bytes; /* in the RAM file; inside one region */
+	void *hva;
+};
+bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, struct sm_memory_run *ret);
+
+/* Make all RAM what the file, still the same, says; nothing is dirty then.  Few pages are copied, of many the rest is
+ * given back to the host; what the rewind before has copied, and nobody wrote to since, is given back too, so private
+ * memory does not grow from one rewind to the next. */
+struct sm_memory_rewound {
+	uint64_t copied_bytes, dropped_bytes;
+};
+int sm_memory_rewind(struct sm_memory *memory, int ram_fd, struct sm_memory_rewound *ret, struct sm_error *err);
 
 /* Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
  * Only while no vCPU runs.  *ret_data_bytes: what was not zero. */

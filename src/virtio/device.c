@@ -121,6 +121,20 @@ void sm_virtio_reset(struct sm_virtio *device)
 		device->ops->reset(device);
 }
 
+void sm_virtio_forget(struct sm_virtio *device)
+{
+	pthread_mutex_lock(&device->lock);
+	sm_virtio_reset(device);
+	if (device->ops->forget)
+		device->ops->forget(device);
+	device->config_generation = 0;
+	device->self_kicks = 0;
+	sm_fd_event_take(device->kick_fd);
+	device->stats = (struct sm_virtio_stats){ 0 };
+	atomic_store(&device->interrupts, 0);
+	pthread_mutex_unlock(&device->lock);
+}
+
 int sm_virtio_start_queue(struct sm_virtio *device, struct sm_queue *queue)
 {
 	queue->event_idx = device->driver_features & SM_VIRTIO_F_EVENT_IDX;

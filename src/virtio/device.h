@@ -46,6 +46,8 @@ struct sm_virtio_ops {
 	 * Returns whether there is more to do. */
 	bool (*process)(struct sm_virtio *device);
 	void (*reset)(struct sm_virtio *device); /* NULL: nothing */
+	/* While the loop is paused: after reset, what it leaves and a new device has not.  NULL: nothing. */
+	void (*forget)(struct sm_virtio *device);
 	/* The device's part of the state: fields inside the device's record.  NULL: none. */
 	void (*save)(struct sm_virtio *device, struct sm_buf *out);
 	int (*load)(struct sm_virtio *device, struct sm_reader *in, struct sm_error *err);

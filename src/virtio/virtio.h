@@ -41,7 +41,9 @@ int sm_virtio_kick_fd(const struct sm_virtio *device);
 uint64_t sm_virtio_mmio_read(struct sm_virtio *device, uint64_t offset, unsigned size);
 void sm_virtio_mmio_write(struct sm_virtio *device, uint64_t offset, unsigned size, uint64_t value);
 
-/* While vCPUs and loop are paused.  load expects a device fresh from its constructor. */
+/* While vCPUs and loop are paused.  load expects a device fresh from its constructor, or after forget, which lets go of
+ * the driver, of every connection and listener, and of the counters. */
+void sm_virtio_forget(struct sm_virtio *device);
 int sm_virtio_save(struct sm_virtio *device, struct sm_buf *out, struct sm_error *err);
 int sm_virtio_load(struct sm_virtio *device, struct sm_reader *in, struct sm_error *err);
 /* After a restore, before vCPUs run: each queue counts as kicked, each raised interrupt is raised again; vsock tells

@@ -123,6 +123,12 @@ static void vsock_reset(struct sm_virtio *device)
 	sm_virtio_wake(device);
 }
 
+static void vsock_forget(struct sm_virtio *device)
+{
+	sm_vsock_mux_close(vsock_of(device));
+	vsock_of(device)->ended = false;
+}
+
 /* Connections are not saved: their host ends belong to programs that a restored machine does not have.  The port
  * counter is, so that a packet of an old connection never meets a new one. */
 static void vsock_save(struct sm_virtio *device, struct sm_buf *out)
@@ -161,6 +167,7 @@ static const struct sm_virtio_ops vsock_ops = {
 	.wake = vsock_wake,
 	.process = vsock_process,
 	.reset = vsock_reset,
+	.forget = vsock_forget,
 	.save = vsock_save,
 	.load = vsock_load,
 	.restored = vsock_restored,

@@ -1,0 +1,103 @@
+-- Back to the snapshot, in place.
+local folders = require "spec.support.folder"
+local guest = require "spec.support.microguest"
+local records = require "spec.support.records"
+local scratch = require "spec.support.scratch"
+local sm = require "supermachine"
+
+local MIB <const> = 1 << 20
+
+-- Draws a nonce, says `boot`, stops for its snapshot in a loop that prints the nonce; then writes one word to each of
+-- `pages` pages, again and again, with the counter.
+local function busy_guest(pages)
+	local writes = {}
+	for i = 1, pages do writes[i] = guest.store_word(guest.ram_base + 8 * MIB + i * 4096) end
+	return guest.print "boot" .. guest.counter() .. guest.store_word(guest.scratch)
+		.. guest.loop(guest.load(guest.scratch) .. guest.print_word() .. guest.counter()
+			.. table.concat(writes))
+end
+
+local function console(vm, bytes)
+	local text, cursor = "", 0
+	while #text < bytes do
+		local chunk
+		chunk, cursor = assert(vm:console_from(cursor))
+		text = text .. chunk
+	end
+	return text
+end
+
+local function saved(folder, name, pages, vcpus)
+	local vm <close> = assert(sm.vm.new {
+		kernel = guest.write(folder:join(name .. "-kernel"), busy_guest(pages)), memory_mib = 32, vcpus = vcpus or 2,
+	})
+	assert(vm:resume())
+	local text = console(vm, 12)
+	assert(vm:pause())
+	assert(vm:snapshot(folder:join(name), {}))
+	return assert(sm.snapshot.open(folder:join(name))), text:sub(5, 8)
+end
+
+-- What may differ between a snapshot and the same machine put back: clocks (the vCPUs' too, within their records).
+local clocks = { CLOK = true, TSCR = true, MSRS = true, LAPC = true }
+local function parts(bytes, into, path)
+	for _, record in ipairs(records.parse(bytes)) do
+		local name = path .. record.tag
+		into[#into + 1] = { name = name, payload = record.payload }
+	end
+	return into
+end
+
+local function same_state(one, two)
+	local first = parts(parts(scratch.read(one .. "/state"), {}, "")[1].payload, {}, "")
+	local second = parts(parts(scratch.read(two .. "/state"), {}, "")[1].payload, {}, "")
+	assert.are.equal(#first, #second)
+	for i, part in ipairs(first) do
+		assert.are.equal(part.name, second[i].name)
+		if part.name == "VCPU" then
+			local a, b = parts(part.payload:sub(5), {}, ""), parts(second[i].payload:sub(5), {}, "")
+			assert.are.equal(#a, #b)
+			for j, inner in ipairs(a) do
+				if not clocks[inner.name] then
+					assert.is_true(inner.payload == b[j].payload, ("vCPU record %d, %s"):format(i, inner.name))
+				end
+			end
+		elseif not clocks[part.name] then
+			assert.is_true(part.payload == second[i].payload, part.name)
+		end
+	end
+end
+
+for _, transport in ipairs { "direct", "worker" } do
+	describe("a reset (" .. transport .. ") #kvm", function()
+		it("puts RAM and state back, and the machine goes on from there", function()
+			local folder <close> = folders.new()
+			local snapshot <close>, nonce = saved(folder, "origin", 64)
+			local vm <close> = assert(snapshot:restore { transport = transport })
+			for round = 1, 5 do
+				assert.is_truthy(console(vm, 16):find(nonce, 1, true))
+				local result = assert(vm:reset { paused = true })
+				assert.is_true(result.copied_bytes >= 64 * 4096, result.copied_bytes)
+				assert.is_true(result.copied_bytes < 4 * MIB, result.copied_bytes)
+				assert.are.equal("", (vm:console_from(0)))
+				local path = folder:join("round" .. round)
+				assert(vm:snapshot(path, {}))
+				assert.is_true(scratch.read(folder:join "origin" .. "/ram") == scratch.read(path .. "/ram"), "RAM")
+				same_state(folder:join "origin", path)
+				scratch.remove(path)
+				assert(vm:resume())
+			end
+		end)
+
+		it("is refused for a machine that was booted, and for one that has ended", function()
+			local folder <close> = folders.new()
+			local vm <close> = assert(sm.vm.new {
+				kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16, transport = transport,
+			})
+			local result, message, code = vm:reset()
+			assert.is_nil(result)
+			assert.matches("only one that was restored can go back", message)
+			assert.are.equal("EINVAL", code)
+		end)
+	end)
+end

@@ -1,0 +1,145 @@
+/* To a snapshot and back to one: vm:snapshot_begin(path, metadata), vm:reset_begin{resume=, agent=, timeout_ms=}. */
+#include "lua/vm.h"
+#include "pool/identity.h"
+#include "snapshot/snapshot.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void set_integer(lua_State *L, const char *name, uint64_t value)
+{
+	lua_pushinteger(L, (lua_Integer)value);
+	lua_setfield(L, -2, name);
+}
+
+/* ---- snapshot ----------------------------------------------------------------------------------------------- */
+
+struct save {
+	struct sm_control *control; /* a reference, and a copy of the list: the vm may be closed meanwhile */
+	struct sm_sources sources;
+	char *path, *metadata;
+	size_t metadata_len;
+	struct sm_snapshot_times times;
+};
+
+static void save_free(void *arg)
+{
+	struct save *save = arg;
+	sm_control_close(save->control);
+	sm_sources_done(&save->sources);
+	free(save->path);
+	free(save->metadata);
+	free(save);
+}
+
+static int save_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct save *save = arg;
+	return sm_snapshot_save(save->control, &save->sources, save->metadata, save->metadata_len, save->path,
+	                        &save->times, err);
+}
+
+static int save_push(lua_State *L, void *arg)
+{
+	const struct save *save = arg;
+	lua_createtable(L, 0, 5);
+	set_integer(L, "capture_us", save->times.capture_us);
+	set_integer(L, "hash_us", save->times.hash_us);
+	set_integer(L, "sync_us", save->times.sync_us);
+	set_integer(L, "total_us", save->times.total_us);
+	set_integer(L, "ram_bytes", save->times.ram_bytes);
+	return 1;
+}
+
+/* snapshot_begin(path, metadata): the machine must be paused. */
+static int vm_snapshot_begin(lua_State *L)
+{
+	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
+	const char *path = luaL_checkstring(L, 2);
+	size_t len;
+	const char *metadata = luaL_optlstring(L, 3, "", &len);
+	struct save *save = calloc(1, sizeof *save);
+	if (!save)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	save->control = sm_control_ref(parts->control);
+	save->path = strdup(path);
+	save->metadata = malloc(len + 1);
+	save->metadata_len = len;
+	struct sm_error err = { 0 };
+	int code = sm_sources_copy_disks(&parts->sources, &save->sources, &err);
+	if (code >= 0 && (!save->path || !save->metadata))
+		code = sm_error_set(&err, ENOMEM, "out of memory");
+	if (code < 0) {
+		save_free(save);
+		return sm_lua_fail(L, code, &err);
+	}
+	memcpy(save->metadata, metadata, len);
+	return sm_lua_op(L, save_run, save, save_free, save_push, 1);
+}
+
+/* ---- reset -------------------------------------------------------------------------------------------------- */
+
+struct reset {
+	struct sm_control *control; /* a reference */
+	bool resume, agent;
+	int timeout_ms;
+	struct sm_control_reset result;
+};
+
+static void reset_free(void *arg)
+{
+	struct reset *reset = arg;
+	sm_control_close(reset->control);
+	free(reset);
+}
+
+static int reset_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct reset *reset = arg;
+	int code = sm_control_reset(reset->control, &reset->result, err);
+	if (code >= 0 && reset->resume)
+		code = sm_control_resume(reset->control, err);
+	if (code >= 0 && reset->resume)
+		code = sm_identity_renew(reset->control, reset->agent, reset->timeout_ms, err);
+	return code;
+}
+
+static int reset_push(lua_State *L, void *arg)
+{
+	const struct reset *reset = arg;
+	lua_createtable(L, 0, 4);
+	set_integer(L, "copied_bytes", reset->result.copied_bytes);
+	set_integer(L, "dropped_bytes", reset->result.dropped_bytes);
+	set_integer(L, "memory_us", reset->result.memory_us);
+	set_integer(L, "total_us", reset->result.total_us);
+	return 1;
+}
+
+/* Without resume it is left paused, without a new identity. */
+static int vm_reset_begin(lua_State *L)
+{
+	static const char *const known[] = { "resume", "agent", "timeout_ms", NULL };
+	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
+	sm_lua_options_check(L, 2, known);
+	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
+	bool agent = sm_lua_option_boolean(L, 2, "agent", false);
+	lua_Integer timeout_ms = sm_lua_option_integer(L, 2, "timeout_ms", 30000);
+	struct reset *reset = calloc(1, sizeof *reset);
+	if (!reset)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	reset->control = sm_control_ref(parts->control);
+	reset->resume = resume;
+	reset->agent = agent;
+	reset->timeout_ms = timeout_ms < 0 || timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms;
+	return sm_lua_op(L, reset_run, reset, reset_free, reset_push, 1);
+}
+
+const luaL_Reg sm_lua_vm_snapshot_methods[] = {
+	{ "snapshot_begin", vm_snapshot_begin },
+	{ "reset_begin", vm_reset_begin },
+	{ NULL, NULL },
+};

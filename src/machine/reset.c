@@ -1,0 +1,89 @@
+/* A restored machine back to its snapshot, in place: no new VM, no new mapping, only what has changed. */
+#include "machine/machine.h"
+#include "machine/platform.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
+}
+
+static int guest_dirty(void *arg, const struct sm_memory_region *region, uint64_t *bits, struct sm_error *err)
+{
+	struct sm_machine *machine = arg;
+	return machine->hv->vm_dirty(machine->vm, region->gpa, bits, err);
+}
+
+static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
+{
+	int code = 0;
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_call_begin(machine->vcpus[i], sm_machine_load_vcpu, &state->vcpus[i]);
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		struct sm_error first;
+		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
+		if (one < 0 && code == 0) {
+			*err = first;
+			code = sm_error_context(err, "vCPU %u", i);
+		}
+	}
+	return code;
+}
+
+/* Everything stands still.  Devices let go of the guest's memory before it changes under them. */
+static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
+                      struct sm_error *err)
+{
+	uint64_t start = now_us();
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		sm_virtio_forget(machine->devices[i].virtio);
+	sm_ring_clear(sm_platform_console(machine->platform));
+
+	struct sm_memory_rewound rewound;
+	int code = sm_memory_harvest(machine->memory, guest_dirty, machine, err);
+	if (code >= 0)
+		code = sm_memory_rewind(machine->memory, machine->origin_ram_fd, &rewound, err);
+	if (code < 0)
+		return code;
+	ret->copied_bytes = rewound.copied_bytes;
+	ret->dropped_bytes = rewound.dropped_bytes;
+	ret->memory_us = (uint32_t)(now_us() - start);
+
+	code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
+	if (code >= 0)
+		code = load_vcpus(machine, state, err);
+	if (code >= 0)
+		code = sm_machine_load_finish(machine, state, err);
+	ret->total_us = (uint32_t)(now_us() - start);
+	return code;
+}
+
+int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, struct sm_error *err)
+{
+	*ret = (struct sm_control_reset){ 0 };
+	if (!machine->origin_state)
+		return sm_error_set(err, EINVAL,
+		                    "reset: the machine was booted: only one that was restored can go back");
+	int code = sm_machine_pause(machine, err);
+	if (code < 0)
+		return sm_error_context(err, "reset");
+	struct sm_machine_state *state = malloc(sizeof *state);
+	if (!state)
+		return sm_error_set(err, ENOMEM, "reset: out of memory");
+	sm_loop_pause(machine->loop);
+	code = rewind_all(machine, state, ret, err);
+	sm_loop_resume(machine->loop);
+	free(state);
+	machine->resumed_at_us = 0;
+	atomic_store(&machine->first_exit_us, 0);
+	if (code < 0) {
+		sm_error_context(err, "reset");
+		sm_machine_end(machine, SM_CONTROL_FAULT, "a reset that failed");
+	}
+	return code;
+}

@@ -1,0 +1,26 @@
+/* Guest RAM inside.  Private to this room. */
+#ifndef SM_MEMORY_INTERNAL_H
+#define SM_MEMORY_INTERNAL_H
+
+#include "memory/memory.h"
+
+#include <stdatomic.h>
+
+struct sm_memory_reservation {
+	void *start;
+	size_t bytes;
+};
+
+struct sm_memory {
+	size_t nregions;
+	struct sm_memory_region regions[SM_PLAN_RAM_MAX];
+	struct sm_memory_reservation reservations[SM_PLAN_RAM_MAX];
+	uint64_t bytes;
+	uint64_t host_page; /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
+	/* A bit a page, in the order of the RAM file.  marks: what host code wrote, not yet harvested. */
+	_Atomic uint64_t *marks;
+	uint64_t *dirty; /* what differs from the RAM file, as far as it was harvested */
+	uint64_t *kept;  /* what the last rewind copied back: private pages that nobody may need */
+};
+
+#endif
