@@ -1,4 +1,5 @@
 -- Layers become EROFS files while they come in.
+local build = require "spec.support.build"
 local core = require "supermachine.core"
 local layer = require "spec.support.layer"
 local layout = require "spec.support.oci_layout"
@@ -101,6 +102,29 @@ describe("a pull with its root file system", function()
 		assert.matches("layer 2 %(" .. layout.digest(layers[2]) .. "%)", message)
 		assert.equal("EBADMSG", code)
 		assert(pull(server, { rootfs = false, policy = "never" }))
+	end)
+
+	check("may be killed at any moment", function()
+		local server <close> = serve(0)
+		local kills = tonumber(os.getenv "SUPERMACHINE_KILLS") or 8
+		local command = ("exec %s/supermachine pull -q --store %s --platform linux/amd64 http://%s/image:t"):format(
+			build.dir, store, server.host)
+		for _ = 1, kills do
+			local pipe = assert(io.popen(("sh -c 'echo $$; %s' 2>&1"):format(command)))
+			local pid = pipe:read "l"
+			core.poll({}, math.random(0, 150))
+			os.execute("kill -9 " .. pid .. " 2>/dev/null")
+			pipe:close()
+			local sound = assert(sm.store.verify { store = store })
+			assert.are.same({}, sound.problems)
+			if math.random(3) == 1 then scratch.run("rm -r " .. store .. "/*") end
+		end
+		local image <close> = assert(pull(server))
+		assert.are.equal(3, made())
+		assert(sm.store.gc { store = store })
+		local left = scratch.run(("find %s -name '*.tmp*' -o -name '*.spool*' -o -path '*/partial/*'"):format(store))
+		assert.are.equal("", left)
+		assert.are.equal(3, #assert(image:rootfs()))
 	end)
 
 	check("from the store alone makes what is missing", function()
