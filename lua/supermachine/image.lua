@@ -41,7 +41,7 @@ end
 local boot_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", modules = "string", cmdline = "string",
 	cpu_disable = "string", volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer",
-	transport = "string", device = "string", timeout_ms = "integer", on_stage = "function",
+	transport = "string", device = "string", timeout_ms = "integer", on_stage = "function", on_restore = "list",
 }
 local machine_keys = {
 	"vcpus", "memory_mib", "cmdline", "cpu_disable", "volume_slots", "mount_slots", "net", "dax_mib", "transport",
@@ -98,14 +98,20 @@ local function boot(self, checked, inputs, lap)
 		return nil, message, code
 	end
 	lap "boot"
-	return vm.set_defaults(machine, process_defaults(self))
+	return vm.set_origin(machine, {
+		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
+		on_restore = checked.on_restore,
+	})
 end
 
 --- A machine booted from the image, with the agent ready: no snapshot.  Options as for vm.new (kernel, vcpus,
 -- memory_mib, cmdline, transport, ...), modules (a folder of .ko files and modules.order; by default the one beside the
--- kernel, if there is one), timeout_ms = 60000 for the boot, on_stage(name, milliseconds, details).
+-- kernel, if there is one), timeout_ms = 60000 for the boot, on_stage(name, milliseconds, details), on_restore: argv of
+-- what the agent runs, as the image's user, in each clone of a snapshot of this one before anybody gets it,
+-- with the machine's ID as SUPERMACHINE_ID; unless it ends with code 0, the restore fails.
 function methods:boot(given)
 	local checked = options.check(boot_options, given)
+	if checked.on_restore then options.argv(checked.on_restore) end
 	local lap = stopwatch(checked.on_stage)
 	local inputs, message, code = boot_inputs(self, checked)
 	if not inputs then return nil, message, code end
@@ -127,7 +133,9 @@ local function bake_key(self, checked, inputs)
 			parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
 		end
 	end
-	for _, word in ipairs(checked.warmup or {}) do parts[#parts + 1] = ("warmup %d %s"):format(#word, word) end
+	for _, key in ipairs { "warmup", "on_restore" } do
+		for _, word in ipairs(checked[key] or {}) do parts[#parts + 1] = ("%s %d %s"):format(key, #word, word) end
+	end
 	return core.sha256(table.concat(parts, "\n"))
 end
 
@@ -154,9 +162,7 @@ local function bake(self, checked, inputs, path, lap)
 	ok, message, code = machine:pause()
 	if not ok then return nil, message, code end
 	local times
-	times, message, code = machine:snapshot(path, {
-		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
-	})
+	times, message, code = machine:snapshot(path)
 	-- Somebody else who baked the same finished first: theirs is as good.
 	if not times and code ~= "EEXIST" and code ~= "ENOTEMPTY" then return nil, message, code end
 	lap("snapshot", times)
@@ -170,6 +176,7 @@ function methods:bake(given)
 	for key, value in pairs(boot_options) do types[key] = value end
 	local checked = options.check(types, given)
 	if checked.warmup then options.argv(checked.warmup) end
+	if checked.on_restore then options.argv(checked.on_restore) end
 	local lap = stopwatch(checked.on_stage)
 
 	local inputs, message, code = boot_inputs(self, checked)

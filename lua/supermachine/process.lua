@@ -58,13 +58,31 @@ local function add_env(into, env)
 	end
 end
 
--- `defaults` is what an image says: { env = list, workdir = string, user = string, stop_signal = string }.
+--- A copy of an env option, by name; raises for what is none.
+function process.env(env, level)
+	level = (level or 1) + 2
+	local copy = {}
+	add_env(copy, env)
+	for name, value in pairs(copy) do
+		if type(name) ~= "string" or name == "" or name:find "[=\0]" then
+			error("option 'env': names are strings without '='", level)
+		end
+		if type(value) ~= "string" or value:find "\0" then
+			error(("option 'env': %s: string expected, got %s"):format(name, type(value)), level)
+		end
+	end
+	return copy
+end
+
+-- `defaults` is what an image says: { env = list, workdir = string, user = string, stop_signal = string }, and what the
+-- machine's user adds: added_env.
 local function request_of(argv, given, defaults)
 	defaults = defaults or {}
 	local request = options.pick(given, request_keys)
 	request.argv = argv
 	request.env = {}
 	add_env(request.env, defaults.env)
+	add_env(request.env, defaults.added_env)
 	add_env(request.env, given.env)
 	request.cwd = request.cwd or defaults.workdir
 	request.user = request.user or defaults.user
@@ -72,6 +90,9 @@ local function request_of(argv, given, defaults)
 	if request.user == "" then request.user = nil end
 	return request
 end
+
+--- What a machine's agent is to run by itself: a request without options.
+function process.request(argv, defaults) return request_of(argv, {}, defaults) end
 
 -- ---- one step ---------------------------------------------------------------------------------------------------
 

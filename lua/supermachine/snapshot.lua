@@ -1,6 +1,7 @@
 --- Snapshots: folders that machines are restored from.
 local core = require "supermachine.core"
 local options = require "supermachine.options"
+local process = require "supermachine.process"
 local scheduler = require "supermachine.scheduler"
 local vm = require "supermachine.vm"
 
@@ -17,19 +18,29 @@ function methods:metadata()
 	return core.json_decode(self:metadata_text())
 end
 
---- A machine from the snapshot, running and with an identity of its own (generation ID, clock, entropy).
+--- A machine from the snapshot, running and with an identity of its own: generation ID, random numbers, clock,
+-- vm:id() (in the guest, /run/supermachine/id), boot ID, and machine-id where /etc has one.  The snapshot's on_restore
+-- has ended with code 0 when it is returned.
 -- Options: transport, device, timeout_ms = 30000 for the guest's answer, paused = false (leave it paused, as it was
--- saved, without a new identity).
+-- saved, without a new identity); and the machine's own hostname, env (added to the environment of each later process)
+-- and secrets = { ["/run/secrets/name"] = value } (files in the guest's memory, mode 0400; gone with the machine).
 function methods:restore(given)
-	local checked = options.check(
-		{ transport = "string", device = "string", timeout_ms = "integer", paused = "boolean" }, given)
+	local checked = options.check({
+		transport = "string", device = "string", timeout_ms = "integer", paused = "boolean",
+		hostname = vm.own_options.hostname, env = vm.own_options.env, secrets = vm.own_options.secrets,
+	}, given)
+	if checked.paused and (checked.hostname or checked.secrets) then
+		error("options 'hostname' and 'secrets': a paused machine cannot be told", 2)
+	end
+	checked.env = checked.env and process.env(checked.env)
 	local metadata = self:metadata() or {}
 	local machine, message, code = scheduler.finish(self:restore_begin {
 		transport = checked.transport, device = checked.device, timeout_ms = checked.timeout_ms,
-		resume = not checked.paused, agent = metadata.agent == true,
+		resume = not checked.paused, agent = metadata.agent == true, hostname = checked.hostname,
+		secrets = checked.secrets, on_restore = not checked.paused and vm.on_restore(metadata) or nil,
 	})
 	if not machine then return nil, message, code end
-	return vm.set_origin(machine, metadata)
+	return vm.set_origin(machine, metadata, checked)
 end
 
 return snapshot

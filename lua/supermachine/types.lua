@@ -115,6 +115,7 @@ function image:rootfs(options) end
 ---@field device? string         default "/dev/kvm"
 ---@field timeout_ms? integer    for the boot, and for the warm-up; default 60000
 ---@field on_stage? fun(stage: string, milliseconds: number, details: any)
+---@field on_restore? string[]   what the guest runs in each machine restored from a snapshot of this one, before anybody gets it; it must end with code 0
 
 ---@class supermachine.bake_options: supermachine.boot_options
 ---@field warmup? string[]  argv that must end with code 0
@@ -146,8 +147,19 @@ function snapshot:plan() end
 function snapshot:metadata() end
 ---@return integer # RAM stored, without holes
 function snapshot:ram_bytes() end
---- A running machine with a generation ID, clock and entropy of its own (paused = true: as it was saved, paused).
----@param options? { transport?: string, device?: string, timeout_ms?: integer, paused?: boolean }
+---@class supermachine.own_options
+---@field timeout_ms? integer
+---@field hostname? string
+---@field env? table<string, string>|string[]  added to the environment of each later process
+---@field secrets? table<string, string>       files of mode 0400 in the guest's memory, by absolute path
+
+---@class supermachine.restore_options: supermachine.own_options
+---@field transport? string
+---@field device? string
+---@field paused? boolean  as it was saved, paused
+
+--- A running machine with an identity of its own: random numbers, clock, vm:id(), boot ID, and machine-id where /etc has one.
+---@param options? supermachine.restore_options
 ---@return supermachine.vm?, string? message, string? code
 function snapshot:restore(options) end
 function snapshot:close() end
@@ -214,7 +226,7 @@ function pool_module.new(from, options) end
 ---@class supermachine.pool
 local pool = {}
 --- A machine as the snapshot says, with an identity of its own; closing it gives it back.
----@param options? { timeout_ms?: integer }
+---@param options? supermachine.own_options
 ---@return supermachine.vm?, string? message, string? code
 function pool:acquire(options) end
 ---@return { ready: integer, in_use: integer, recycling: integer, waiting: integer, restored: integer, recycled: integer, handed_out: integer, failed: integer, restore_us: integer, reset_p50_us: integer, reset_p99_us: integer, recycle_p50_us: integer, recycle_p99_us: integer }
@@ -281,6 +293,8 @@ function vm:statistics() end
 function vm:times() end
 ---@return integer? # the worker's process
 function vm:pid() end
+---@return string? # a UUID since its last restore or reset; in the guest, /run/supermachine/id
+function vm:id() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end

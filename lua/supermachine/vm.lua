@@ -11,8 +11,10 @@ local methods = core.methods "supermachine.vm"
 
 -- What the image says about its processes, by machine: { env, workdir, user, entrypoint, cmd, stop_signal }.
 local defaults = setmetatable({}, { __mode = "k" })
--- The metadata of the snapshot that a machine was restored from.
+-- The metadata of the snapshot that a machine was restored from, or would have.
 local origins = setmetatable({}, { __mode = "k" })
+-- Machines that were given secrets.
+local holds_secrets = setmetatable({}, { __mode = "k" })
 
 local new_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", initrd = "string", disks = "list",
@@ -29,16 +31,25 @@ function vm.new(given)
 	return scheduler.finish(core.vm_begin(checked))
 end
 
---- Remember what the image says about its processes; exec and spawn fall back to it.
-function vm.set_defaults(machine, given)
-	defaults[machine] = given
+--- Remember what a machine was restored from: what its image says about processes, which exec and spawn fall back to.
+-- given: { env, secrets } of this one machine.
+function vm.set_origin(machine, metadata, given)
+	given = given or {}
+	origins[machine] = metadata
+	holds_secrets[machine] = given.secrets and next(given.secrets) ~= nil or nil
+	local all = {}
+	for key, value in pairs(metadata.process or {}) do all[key] = value end
+	all.added_env = given.env
+	defaults[machine] = all
 	return machine
 end
 
---- Remember what a machine was restored from.
-function vm.set_origin(machine, metadata)
-	origins[machine] = metadata
-	return vm.set_defaults(machine, metadata.process)
+--- The options of restore and acquire that are one machine's own.
+vm.own_options = { hostname = "string", env = "table", secrets = "table" }
+
+--- The on_restore command of a snapshot's metadata as a process's request.
+function vm.on_restore(metadata)
+	return metadata.on_restore and process.request(metadata.on_restore, metadata.process)
 end
 
 --- Wait until the agent says hello after a boot; returns the guest's kernel release.  nil, message, code when the
@@ -107,22 +118,30 @@ function methods:command(word, given)
 	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
 end
 
---- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back.
--- Returns the stages' microseconds and the RAM bytes stored.
+--- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back; by default, that of
+-- what the machine was restored from, or what a bake of its image would have.  agent = true in it: the guest runs the
+-- agent; on_restore: argv of what the agent runs at each restore (see image:bake).
+-- Returns the stages' microseconds and the RAM bytes stored.  "EPERM": the machine was given secrets.
 function methods:snapshot(path, metadata)
-	local text = core.json_encode(metadata or {})
+	if holds_secrets[self] then return nil, "snapshot: the machine was given secrets, which are never saved", "EPERM" end
+	local text = core.json_encode(metadata or origins[self] or {})
 	return scheduler.finish(self:snapshot_begin(path, text))
 end
 
 --- Make a restored machine what it was when it was restored, in place: only what has changed since is put back.  Its
 -- processes, connections and writes are gone; it runs on with an identity of its own, as after a restore.  Returns
 -- { copied_bytes, dropped_bytes, memory_us, total_us }.  Options: timeout_ms = 30000 for the guest's answer, paused =
--- false (leave it paused, exactly as it was saved).
+-- false (leave it paused, exactly as it was saved).  Its env stays, its host name and secrets are gone.
 function methods:reset(given)
 	local checked = options.check({ timeout_ms = "integer", paused = "boolean" }, given)
-	return scheduler.finish(self:reset_begin {
-		resume = not checked.paused, agent = (origins[self] or {}).agent == true, timeout_ms = checked.timeout_ms,
+	local metadata = origins[self] or {}
+	local result, message, code = scheduler.finish(self:reset_begin {
+		resume = not checked.paused, agent = metadata.agent == true, timeout_ms = checked.timeout_ms,
+		on_restore = vm.on_restore(metadata),
 	})
+	if not result then return nil, message, code end
+	holds_secrets[self] = nil
+	return result
 end
 
 return vm

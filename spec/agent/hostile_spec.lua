@@ -55,19 +55,19 @@ describe("the agent, against its host", function()
 		refused(string.pack("<I4I2I2", 65529, OPEN, 0), "malformed frame: type 1, 65529 bytes")
 		refused(string.pack("<I4I2I2", 8, OPEN, 1), "malformed frame: type 1, 8 bytes")
 		refused(agent.frame(OPEN, "short"), "malformed OPEN frame")
-		refused(agent.frame(OPEN, string.pack("<I2I2I4B", 1, PING, 0, 0)), "malformed OPEN frame")
+		refused(agent.frame(OPEN, string.pack("<I2I2I4B", 2, PING, 0, 0)), "malformed OPEN frame")
 		refused(agent.frame(BODY, "x"), "frame of type 2 is not expected here")
 		refused(agent.frame(999), "frame of type 999 is not expected here")
 	end)
 
 	it("refuses another version, an unknown kind, and too long a request", function()
-		refused(agent.open(PING, "", 2), "protocol version 2, this agent speaks 1")
+		refused(agent.open(PING, "", 1), "protocol version 1, this agent speaks 2")
 		refused(agent.open(99, ""), "request of unknown kind 99")
-		refused(agent.frame(OPEN, string.pack("<I2I2I4", 1, EXEC, (1 << 20) + 1)),
+		refused(agent.frame(OPEN, string.pack("<I2I2I4", 2, EXEC, (1 << 20) + 1)),
 			"request of 1048577 bytes, at most 1048576 are allowed")
-		refused(agent.frame(OPEN, string.pack("<I2I2I4", 1, EXEC, 3)) .. agent.frame(BODY, "four"),
+		refused(agent.frame(OPEN, string.pack("<I2I2I4", 2, EXEC, 3)) .. agent.frame(BODY, "four"),
 			"request is longer than it said")
-		refused(agent.frame(OPEN, string.pack("<I2I2I4", 1, EXEC, 3)) .. agent.frame(STDIN, "x"),
+		refused(agent.frame(OPEN, string.pack("<I2I2I4", 2, EXEC, 3)) .. agent.frame(STDIN, "x"),
 			"frame of type 3 is not expected here")
 	end)
 
@@ -86,8 +86,22 @@ describe("the agent, against its host", function()
 		refused(agent.open(CONNECT, string.pack("<s4I2", "", 0)), "malformed CONNECT request")
 		refused(agent.open(READ_FILE, "x"), "malformed READ_FILE request")
 		refused(agent.open(WRITE_FILE, string.pack("<s4I4", "/x", 1 << 20)), "malformed WRITE_FILE request")
-		refused(agent.open(IDENTITY, string.pack("<I8s4s4", 0, ("x"):rep(65), "")), "malformed IDENTITY request")
-		refused(agent.open(IDENTITY, string.pack("<I8s4s4", 0, "", ("x"):rep(513))), "malformed IDENTITY request")
+		local identity = "<I8s4s4s4I4"
+		local whole = string.pack(identity .. "s4s4s4", 1, "name", "entropy", ("i"):rep(16), 1, "/path", "secret", "")
+		for length = 0, #whole - 1 do refused(agent.open(IDENTITY, whole:sub(1, length)), "malformed IDENTITY request") end
+		for _, body in ipairs {
+			string.pack(identity .. "I4", 0, ("x"):rep(65), "", "", 0, 0),
+			string.pack(identity .. "I4", 0, "", ("x"):rep(513), "", 0, 0),
+			string.pack(identity .. "I4", 0, "", "", ("i"):rep(15), 0, 0),
+			string.pack(identity .. "I4", 0, "", "", ("i"):rep(17), 0, 0),
+			string.pack(identity, 0, "", "", "", 65) .. string.pack("<s4s4", "/path", ""):rep(65) .. ("\0"):rep(4),
+			string.pack(identity, 0, "", "", "", 0xffffffff),
+			string.pack(identity .. "s4s4I4", 0, "", "", "", 1, "/pa\0th", "", 0), whole .. "x",
+		} do
+			refused(agent.open(IDENTITY, body), "malformed IDENTITY request")
+		end
+		-- Sound, and still not for this agent.
+		refused(agent.open(IDENTITY, whole), "identity: this agent is not a machine's init")
 		refused(agent.open(PING, "x"), "malformed request")
 	end)
 
@@ -168,6 +182,25 @@ describe("the host, against its guest", function()
 			{ message, code })
 		_, message, code = exec_against(pid() .. agent.frame(STDOUT, "half"):sub(1, -2))
 		assert.are.same({ "the guest's agent closed the connection", "ECONNRESET" }, { message, code })
+	end)
+
+	it("takes a hook's end by its code, whatever else is said", function()
+		local function hook(bytes)
+			guest:answer_with(bytes)
+			return select(2, scheduler.finish(core.agent_identity_begin(guest.path,
+				{ on_restore = { argv = { "hook", "x" } }, timeout_ms = 20000 })))
+		end
+		assert.is_nil(hook(pid() .. agent.frame(STDOUT, "o") .. exit(0)))
+		assert.are.equal("on_restore hook: ended with code 3: no [2J way ",
+			hook(pid() .. agent.frame(STDERR, "no\27[2J") .. agent.frame(STDERR, "\0way\n") .. exit(3)))
+		assert.are.equal("on_restore hook: ended with signal 9: ", hook(pid() .. exit(0, 9)))
+		-- The end of a flood.
+		local message = hook(pid() .. agent.frame(STDERR, ("x"):rep(60000)):rep(9) .. agent.frame(STDERR, "end") .. exit(1))
+		assert.are.equal("on_restore hook: ended with code 1: " .. ("x"):rep(397) .. "end", message)
+		assert.are.equal("on_restore hook: the guest's agent sent a wrong frame: type 33, 0 bytes", hook(agent.frame(OK)))
+		assert.matches("^on_restore hook: the guest's agent closed the connection", hook(pid()))
+		local refusal = agent.frame(ERROR, string.pack("<I4s4", 2, "run 'hook': none"))
+		assert.are.equal("on_restore hook: run 'hook': none", hook(refusal))
 	end)
 
 	it("passes on the guest's reason without its control characters", function()

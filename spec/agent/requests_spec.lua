@@ -143,6 +143,21 @@ describe("the agent", function()
 		assert.are.same({ nil, "identity: this agent is not a machine's init", "EPERM" }, { done, message, code })
 	end)
 
+	it("knows what an identity may hold", function()
+		for _, wish in ipairs {
+			{ hostname = "" }, { hostname = ("x"):rep(65) }, { hostname = "a b" }, { hostname = "a\0b" },
+			{ secrets = { "value" } }, { secrets = { path = "relative" } }, { secrets = { ["/path"] = 1 } },
+			{ secrets = { ["/pa\0th"] = "" } }, { id = "short" }, { on_restore = {} }, { on_restore = { argv = { 1 } } },
+		} do
+			assert.has_error(function() core.agent_identity_begin(guest.path, wish) end)
+		end
+		local many = {}
+		for i = 1, 64 do many["/secret/" .. i] = ("x"):rep(1 << 14) end
+		assert.are.equal("E2BIG", select(3, scheduler.finish(core.agent_identity_begin(guest.path, { secrets = many }))))
+		many["/secret/65"] = ""
+		assert.has_error(function() core.agent_identity_begin(guest.path, { secrets = many }) end)
+	end)
+
 	it("ends on shutdown", function()
 		local other <close> = agent.start()
 		assert.is_true(scheduler.finish(core.agent_command_begin(other.path, "shutdown")))

@@ -81,7 +81,7 @@ end
 
 -- The frames that open a request.
 function agent.open(kind, body, version)
-	local bytes = agent.frame(1, string.pack("<I2I2I4", version or 1, kind, #body))
+	local bytes = agent.frame(1, string.pack("<I2I2I4", version or 2, kind, #body))
 	return body == "" and bytes or bytes .. agent.frame(2, body)
 end
 

@@ -155,6 +155,8 @@ int sm_channel_put_request(struct sm_buf *buf, enum sm_agent_kind kind, const st
 	if (sm_buf_failed(body) || body->len > SM_AGENT_REQUEST_MAX)
 		return sm_error_set(err, E2BIG, "request to the guest's agent is larger than %u bytes",
 		                    SM_AGENT_REQUEST_MAX);
+	size_t frames = body->len / SM_AGENT_PAYLOAD_MAX + 2;
+	sm_buf_reserve(buf, buf->len + body->len + frames * SM_AGENT_HEADER + 8);
 	sm_put_u32(buf, 8);
 	sm_put_u16(buf, SM_AGENT_OPEN);
 	sm_put_u16(buf, 0);
@@ -203,7 +205,7 @@ int sm_channel_parse_header(const uint8_t header[SM_AGENT_HEADER], unsigned *ret
 int sm_channel_request(struct sm_channel *channel, enum sm_agent_kind kind, const struct sm_buf *body,
                        struct sm_error *err)
 {
-	SM_BUF_CLEANUP struct sm_buf frames;
+	SM_BUF_WIPED struct sm_buf frames;
 	sm_buf_init(&frames, 2 * SM_AGENT_REQUEST_MAX);
 	int code = sm_channel_put_request(&frames, kind, body, err);
 	return code < 0 ? code : send_all(channel, frames.data, frames.len, err);

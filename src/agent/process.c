@@ -39,7 +39,7 @@ static void put_strings(struct sm_buf *body, const char *const *strings)
 		sm_put_str(body, strings[i]);
 }
 
-static void put_exec(struct sm_buf *body, const struct sm_agent_exec *exec)
+void sm_agent_exec_put(struct sm_buf *body, const struct sm_agent_exec *exec)
 {
 	sm_put_u32(body, (exec->tty ? SM_AGENT_EXEC_TTY : 0) | (exec->takes_stdin ? SM_AGENT_EXEC_STDIN : 0) |
 	                     (exec->merge_stderr ? SM_AGENT_EXEC_MERGE_STDERR : 0));
@@ -61,6 +61,20 @@ static void put_exec(struct sm_buf *body, const struct sm_agent_exec *exec)
 int sm_agent_process_new(int fd_taken, const struct sm_agent_exec *exec, struct sm_agent_process **ret,
                          struct sm_error *err)
 {
+	SM_BUF_CLEANUP struct sm_buf body;
+	sm_buf_init(&body, SM_AGENT_REQUEST_MAX);
+	sm_agent_exec_put(&body, exec);
+	int code = sm_agent_process_over(fd_taken, SM_AGENT_EXEC, &body, ret, err);
+	if (code == 0) {
+		(*ret)->tty = exec->tty;
+		(*ret)->stdin_open = exec->takes_stdin;
+	}
+	return code;
+}
+
+int sm_agent_process_over(int fd_taken, enum sm_agent_kind kind, const struct sm_buf *body,
+                          struct sm_agent_process **ret, struct sm_error *err)
+{
 	*ret = NULL;
 	struct sm_agent_process *process = calloc(1, sizeof *process);
 	if (!process) {
@@ -68,17 +82,12 @@ int sm_agent_process_new(int fd_taken, const struct sm_agent_exec *exec, struct 
 		return sm_error_sys(err, ENOMEM, "process");
 	}
 	process->fd = fd_taken;
-	process->tty = exec->tty;
-	process->stdin_open = exec->takes_stdin;
 	process->credit = SM_AGENT_STDIN_WINDOW;
 	sm_buf_init(&process->waiting, 2 * SM_AGENT_REQUEST_MAX + 2 * SM_AGENT_STDIN_WINDOW + CONTROL_MAX);
 	sm_buf_init(&process->out, STEP_MAX + SM_AGENT_FRAME_MAX);
 	sm_buf_init(&process->err, STEP_MAX + SM_AGENT_FRAME_MAX);
 
-	SM_BUF_CLEANUP struct sm_buf body;
-	sm_buf_init(&body, SM_AGENT_REQUEST_MAX);
-	put_exec(&body, exec);
-	int code = sm_channel_put_request(&process->waiting, SM_AGENT_EXEC, &body, err);
+	int code = sm_channel_put_request(&process->waiting, kind, body, err);
 	if (code == 0) {
 		code = sm_fd_nonblock(process->fd);
 		if (code < 0)
@@ -97,7 +106,7 @@ void sm_agent_process_free(struct sm_agent_process *process)
 	if (!process)
 		return;
 	sm_fd_close(&process->fd);
-	sm_buf_done(&process->waiting);
+	sm_buf_wipe(&process->waiting);
 	sm_buf_done(&process->out);
 	sm_buf_done(&process->err);
 	free(process);

@@ -6,6 +6,7 @@
 #define SM_AGENT_PROCESS_H
 
 #include "agent/protocol.h"
+#include "base/buf.h"
 #include "base/error.h"
 
 #include <stdbool.h>
@@ -56,6 +57,11 @@ struct sm_agent_process;
 /* Takes fd, a connection to the agent, closed on failure.  -E2BIG: argv and env are too long. */
 int sm_agent_process_new(int fd_taken, const struct sm_agent_exec *exec, struct sm_agent_process **ret,
                          struct sm_error *err);
+/* The same for another kind of request whose answer is EXEC's, without a terminal and without input. */
+int sm_agent_process_over(int fd_taken, enum sm_agent_kind kind, const struct sm_buf *body,
+                          struct sm_agent_process **ret, struct sm_error *err);
+/* The body of an EXEC, appended. */
+void sm_agent_exec_put(struct sm_buf *body, const struct sm_agent_exec *exec);
 void sm_agent_process_free(struct sm_agent_process *process); /* NULL is fine */
 
 int sm_agent_process_fd(const struct sm_agent_process *process); /* borrowed */

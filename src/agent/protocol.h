@@ -10,6 +10,7 @@
  *   CONNECT     OK; after it the connection is a plain byte stream, half-closed on its own in each direction
  *   READ_FILE   DATA frames, then FILE_END
  *   WRITE_FILE  OK when the file is open; the host sends DATA frames and DATA_END; OK when the file is in place
+ *   IDENTITY    OK, or with a command to run, what EXEC answers
  *   the others  OK
  *
  * or ERROR in place of any of these, as the last frame.  After its last frame the guest shuts its side and waits for
@@ -25,7 +26,7 @@
 
 #include <stdint.h>
 
-#define SM_AGENT_VERSION 1 /* OPEN and HELLO carry it; any other is refused */
+#define SM_AGENT_VERSION 2 /* OPEN and HELLO carry it; any other is refused */
 
 #define SM_AGENT_PORT       1024 /* vsock, where the agent listens */
 #define SM_AGENT_READY_PORT 1024 /* vsock, where the host does */
@@ -38,6 +39,8 @@
 #define SM_AGENT_MESSAGE_MAX  512          /* bytes of an ERROR's message */
 #define SM_AGENT_ENTROPY_MAX  512
 #define SM_AGENT_HOSTNAME_MAX 64
+#define SM_AGENT_ID_BYTES     16
+#define SM_AGENT_SECRETS_MAX  64
 #define SM_AGENT_LIMITS_MAX   16
 
 /* Frames and their payloads.
@@ -89,7 +92,11 @@ enum sm_agent_frame {
  *   READ_FILE   string path, u64 most bytes
  *   WRITE_FILE  string path, u32 mode (permission bits)
  *   IDENTITY    u64 wall clock in ns since 1970 (0: keep), string host name (empty: keep),
- *               u32 length and that many bytes of entropy
+ *               u32 length and that many bytes of entropy,
+ *               u32 length (0: keep what there is, or SM_AGENT_ID_BYTES) and the machine's ID, a UUID,
+ *               u32 count and that many secrets: string path, u32 length and that many bytes,
+ *               u32 length and that many bytes: the body of an EXEC (0: none), run when all else is done, with
+ *               SUPERMACHINE_ID=<the ID> in its environment
  *   PING        nothing
  *   SYNC        nothing; written data has reached the disks when OK is sent
  *   SHUTDOWN    nothing; the machine powers off when the host closes the connection after OK */

@@ -19,14 +19,21 @@ void sm_buf_done(struct sm_buf *buf)
 	*buf = (struct sm_buf){ .max = buf->max };
 }
 
+void sm_buf_wipe(struct sm_buf *buf)
+{
+	if (buf->data)
+		explicit_bzero(buf->data, buf->cap);
+	sm_buf_done(buf);
+}
+
 void sm_buf_clear(struct sm_buf *buf)
 {
 	buf->len = 0;
 	buf->failed = 0;
 }
 
-/* Memory for `cap` bytes in all; the content's maximum is the callers' business. */
-static int reserve(struct sm_buf *buf, size_t cap)
+/* The content's maximum is the callers' business. */
+int sm_buf_reserve(struct sm_buf *buf, size_t cap)
 {
 	if (cap <= buf->cap)
 		return 0;
@@ -50,7 +57,7 @@ void *sm_buf_extend(struct sm_buf *buf, size_t len)
 		return NULL;
 	}
 	/* At least one byte, so that success is never NULL. */
-	if (reserve(buf, buf->len + len ? buf->len + len : 1) < 0)
+	if (sm_buf_reserve(buf, buf->len + len ? buf->len + len : 1) < 0)
 		return NULL;
 	void *room = buf->data + buf->len;
 	buf->len += len;
@@ -89,7 +96,7 @@ int sm_buf_printf(struct sm_buf *buf, const char *format, ...)
 	if (len < 0)
 		return buf->failed = -EINVAL;
 	/* vsnprintf ends with a NUL, which has to have room but does not count. */
-	if (reserve(buf, buf->len + (size_t)len + 1) < 0)
+	if (sm_buf_reserve(buf, buf->len + (size_t)len + 1) < 0)
 		return buf->failed;
 	char *room = sm_buf_extend(buf, (size_t)len);
 	if (!room)
@@ -111,7 +118,7 @@ void sm_buf_consume(struct sm_buf *buf, size_t len)
 
 const char *sm_buf_str(struct sm_buf *buf)
 {
-	if (buf->failed || reserve(buf, buf->len + 1) < 0)
+	if (buf->failed || sm_buf_reserve(buf, buf->len + 1) < 0)
 		return NULL;
 	buf->data[buf->len] = 0;
 	return (const char *)buf->data;

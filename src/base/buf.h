@@ -19,6 +19,11 @@ void sm_buf_init(struct sm_buf *buf, size_t max);
 void sm_buf_done(struct sm_buf *buf);  /* frees; safe on a zeroed buffer and twice */
 void sm_buf_clear(struct sm_buf *buf); /* length 0, memory kept, failure forgotten */
 
+/* Memory for `cap` bytes in all, at once: what is appended within it is never copied elsewhere.  0 or -ENOMEM. */
+int sm_buf_reserve(struct sm_buf *buf, size_t cap);
+/* As done, with the memory overwritten first: for what nobody may find in it.  Reserve, or growth leaves copies. */
+void sm_buf_wipe(struct sm_buf *buf);
+
 /* Each returns 0, -E2BIG past the maximum, or -ENOMEM, and is a no-op after a failure. */
 int sm_buf_append(struct sm_buf *buf, const void *data, size_t len);
 int sm_buf_append_zero(struct sm_buf *buf, size_t len);
@@ -40,5 +45,6 @@ static inline bool sm_buf_failed(const struct sm_buf *buf)
 }
 
 #define SM_BUF_CLEANUP __attribute__((cleanup(sm_buf_done)))
+#define SM_BUF_WIPED   __attribute__((cleanup(sm_buf_wipe)))
 
 #endif

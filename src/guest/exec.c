@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define PATH_DEFAULT "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#define ENV_ADDED    3 /* PATH, HOME, TERM */
+#define ENV_ADDED    4 /* PATH, HOME, TERM, and what is given beside the request */
 
 /* The body, decoded.  Strings point into it. */
 struct request {
@@ -296,8 +296,15 @@ static void start(struct sm_conn *conn, struct request *request)
 
 void sm_exec_open(struct sm_conn *conn, struct sm_wire *body)
 {
+	sm_exec_open_with(conn, body, NULL);
+}
+
+void sm_exec_open_with(struct sm_conn *conn, struct sm_wire *body, char *value)
+{
 	struct request request = { 0 };
 	int code = decode(&request, body);
+	if (code == 0 && value)
+		env_default(&request, value);
 	if (code < 0)
 		sm_conn_fail(conn, code, "malformed EXEC request");
 	else

@@ -21,9 +21,10 @@ struct sm_options {
 	char hostname[65];
 };
 
-/* Why init could not go on; the message names the file or device. */
+/* Why something could not be done; the message names the file or device. */
 struct sm_failure {
 	char message[256];
+	int code; /* errno, from sm_fail_errno */
 };
 
 /* Every step: 0, or -1 with *failure set. */
@@ -38,6 +39,9 @@ int sm_features_check(struct sm_failure *failure);
 
 int sm_mounts_early(struct sm_failure *failure);  /* /dev, /proc, /sys */
 int sm_mounts_system(struct sm_failure *failure); /* the rest, below the final root */
+/* A folder, made with its parents where it is missing, whose files are in memory alone: a tmpfs is put on an empty one
+ * that is not. */
+int sm_mounts_memory(const char *path, struct sm_failure *failure);
 /* mkdir, where "it is there already" is fine. */
 int sm_mounts_folder(const char *path, unsigned mode, struct sm_failure *failure);
 

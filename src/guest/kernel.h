@@ -28,6 +28,11 @@ struct sm_sockaddr_nl {
 	uint32_t groups;
 };
 
+/* linux/magic.h */
+#define SM_TMPFS_MAGIC 0x01021994
+#define SM_RAMFS_MAGIC 0x858458f6
+#define SM_PROC_MAGIC  0x9fa0
+
 /* linux/random.h */
 #define SM_RNDADDENTROPY _IOW('R', 0x03, int[2])
 #define SM_RNDRESEEDCRNG _IO('R', 0x07)

@@ -115,7 +115,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: supermachine-guest --serve SOCKET\n");
 		return 2;
 	}
-	struct sm_failure failure = { "" };
+	struct sm_failure failure = { .code = 0 };
 	umask(022);
 	if (run_init(&agent, &failure) < 0)
 		fprintf(stderr, "supermachine: init: %s: powering off\n", failure.message);

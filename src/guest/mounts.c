@@ -1,12 +1,16 @@
 #include "init.h"
 
+#include "kernel.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 struct mount_row {
@@ -36,6 +40,36 @@ static bool is_empty(const char *path)
 		count++;
 	closedir(dir);
 	return count <= 2; /* . and .. */
+}
+
+static int make_folders(const char *path, struct sm_failure *failure)
+{
+	char part[PATH_MAX];
+	for (const char *end = path; *end;) {
+		end += strcspn(end + 1, "/") + 1;
+		snprintf(part, sizeof part, "%.*s", (int)(end - path), path);
+		if (sm_mounts_folder(part, 0755, failure) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+int sm_mounts_memory(const char *path, struct sm_failure *failure)
+{
+	struct statfs status;
+	if (make_folders(path, failure) < 0)
+		return -1;
+	if (statfs(path, &status) < 0)
+		return sm_fail_errno(failure, "folder %s", path);
+	if (status.f_type == SM_TMPFS_MAGIC || status.f_type == SM_RAMFS_MAGIC)
+		return 0;
+	if (!is_empty(path)) {
+		errno = ENOTEMPTY;
+		return sm_fail_errno(failure, "folder %s: not in memory", path);
+	}
+	if (mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0755") < 0)
+		return sm_fail_errno(failure, "mount tmpfs on %s", path);
+	return 0;
 }
 
 static int mount_row(const struct mount_row *row, struct sm_failure *failure)

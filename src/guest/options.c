@@ -34,6 +34,7 @@ int sm_fail_errno(struct sm_failure *failure, const char *format, ...)
 	va_end(args);
 	size_t len = strlen(failure->message);
 	snprintf(failure->message + len, sizeof failure->message - len, ": %s", strerror(code));
+	failure->code = code;
 	return -1;
 }
 

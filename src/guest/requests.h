@@ -5,6 +5,8 @@
 #include "conn.h"
 
 void sm_exec_open(struct sm_conn *conn, struct sm_wire *body);
+/* The same with one more NAME=VALUE in its environment. */
+void sm_exec_open_with(struct sm_conn *conn, struct sm_wire *body, char *value);
 void sm_tcp_open(struct sm_conn *conn, struct sm_wire *body);
 void sm_files_open_read(struct sm_conn *conn, struct sm_wire *body);
 void sm_files_open_write(struct sm_conn *conn, struct sm_wire *body);

@@ -2,9 +2,9 @@
  * sm_lua_stream_target takes it; the last, optional, a table that may hold timeout_ms. */
 #include "agent/connect.h"
 #include "agent/files.h"
-#include "agent/identity.h"
 #include "agent/ready.h"
 #include "base/fd.h"
+#include "lua/identity.h"
 #include "lua/stream.h"
 #include "lua/support.h"
 
@@ -19,7 +19,7 @@
 struct request {
 	int fd; /* taken by the call */
 	int timeout_ms;
-	char *text; /* path, address or host name; NULL: none */
+	char *text; /* path, address or the ID's 16 bytes; NULL: none */
 	uint8_t *data;
 	size_t len;
 	int64_t number; /* most bytes, mode, port, clock or command */
@@ -28,6 +28,7 @@ struct request {
 	struct sm_buf content;
 	struct sm_agent_file file;
 	struct sm_agent_hello hello;
+	struct sm_lua_identity identity;
 };
 
 static void request_free(void *arg)
@@ -36,6 +37,7 @@ static void request_free(void *arg)
 	sm_fd_close(&request->fd);
 	sm_fd_close(&request->ret_fd);
 	sm_buf_done(&request->content);
+	sm_lua_identity_done(&request->identity);
 	free(request->text);
 	free(request->data);
 	free(request);
@@ -210,26 +212,31 @@ static int identity_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	struct request *request = arg;
 	struct sm_agent_wait wait = wait_of(op, request);
+	const struct sm_identity_options *options = &request->identity.options;
 	const struct sm_agent_identity identity = {
 		.clock_ns = (uint64_t)request->number,
-		.hostname = request->text,
+		.hostname = options->hostname,
 		.entropy = request->data,
 		.entropy_len = request->len,
+		.id = (const uint8_t *)request->text,
+		.nsecrets = options->nsecrets,
+		.secrets = options->secrets,
+		.hook = options->hook,
 	};
 	return sm_agent_identity_send(sm_fd_take(&request->fd), &identity, &wait, err);
 }
 
-/* agent_identity_begin(target, {clock_ns=, hostname=, entropy=, timeout_ms=}) => true */
+/* agent_identity_begin(target, {clock_ns=, entropy=, id = 16 bytes other than 0, and lua/identity.h's}) => true */
 static int agent_identity_begin(lua_State *L)
 {
-	static const char *const known[] = { "clock_ns", "hostname", "entropy", "timeout_ms", NULL };
+	static const char *const known[] = { "clock_ns", "entropy", "id", SM_LUA_IDENTITY_OPTIONS, NULL };
 	sm_lua_stream_target_check(L, 1);
 	sm_lua_options_check(L, 2, known);
-	const char *hostname = sm_lua_option_string(L, 2, "hostname", NULL);
+	const char *id = sm_lua_option_string(L, 2, "id", NULL);
 	const char *entropy = sm_lua_option_string(L, 2, "entropy", NULL);
 	lua_Integer clock_ns = sm_lua_option_integer(L, 2, "clock_ns", 0);
 	luaL_argcheck(L, clock_ns >= 0, 2, "clock_ns is out of range");
-	luaL_argcheck(L, !hostname || strlen(hostname) <= SM_AGENT_HOSTNAME_MAX, 2, "hostname is too long");
+	luaL_argcheck(L, !id || strlen(id) == SM_AGENT_ID_BYTES, 2, "id: 16 bytes expected");
 	size_t len = 0;
 	if (entropy) {
 		lua_getfield(L, 2, "entropy");
@@ -237,10 +244,17 @@ static int agent_identity_begin(lua_State *L)
 		lua_pop(L, 1);
 	}
 	luaL_argcheck(L, len <= SM_AGENT_ENTROPY_MAX, 2, "entropy is too long");
-	int timeout_ms = timeout_option(L, 2);
-	struct request *request = request_new(hostname, entropy, len, timeout_ms);
-	if (request)
+	struct sm_lua_identity identity;
+	int code = sm_lua_identity_read(L, 2, &identity);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	struct request *request = request_new(id, entropy, len, identity.options.timeout_ms);
+	if (request) {
 		request->number = clock_ns;
+		request->identity = identity;
+	} else {
+		sm_lua_identity_done(&identity);
+	}
 	return begin(L, request, identity_run, push_true);
 }
 

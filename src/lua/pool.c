@@ -3,6 +3,7 @@
 #include "pool/pool.h"
 
 #include "base/fd.h"
+#include "lua/identity.h"
 #include "lua/snapshot.h"
 #include "lua/vm.h"
 
@@ -198,34 +199,37 @@ static enum sm_pool_reset check_reset(lua_State *L, int index)
 	return (enum sm_pool_reset)luaL_error(L, "option 'reset': always, never or close expected, got '%s'", name);
 }
 
-/* pool_new(snapshot, {min=, max=, transport=, reset=, agent=, identity_ms=, idle_ms=, device=}): never blocks; the
- * machines are made in the background. */
+/* pool_new(snapshot, {min=, max=, transport=, reset=, idle_ms=, device=, agent=, timeout_ms=, on_restore=}): never
+ * blocks; the machines are made in the background. */
 static int pool_new(lua_State *L)
 {
-	static const char *const known[] = { "min",         "max",     "transport", "reset", "agent",
-		                             "identity_ms", "idle_ms", "device",    NULL };
+	static const char *const known[] = { "min",    "max",   "transport",  "reset",      "idle_ms",
+		                             "device", "agent", "timeout_ms", "on_restore", NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	const lua_Integer min = sm_lua_option_integer(L, 2, "min", 1);
-	const lua_Integer identity_ms = sm_lua_option_integer(L, 2, "identity_ms", 30000);
 	const lua_Integer idle_ms = sm_lua_option_integer(L, 2, "idle_ms", 60000);
-	const struct sm_pool_options options = {
+	struct sm_pool_options options = {
 		.min = count(min),
 		.max = count(sm_lua_option_integer(L, 2, "max", min > 16 ? min : 16)),
 		.transport = sm_lua_vm_transport(L, 2),
 		.reset = check_reset(L, 2),
-		.agent = sm_lua_option_boolean(L, 2, "agent", true),
-		.identity_ms = identity_ms < 0 || identity_ms > INT_MAX ? INT_MAX : (int)identity_ms,
 		.idle_ms = idle_ms < 0 || idle_ms > INT_MAX ? -1 : (int)idle_ms,
 	};
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 
 	struct pool *handle = sm_lua_new(L, &pool_class);
+	struct sm_lua_identity identity;
 	struct sm_error err = { 0 };
+	int code = sm_lua_identity_read(L, 2, &identity);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
+	options.identity = identity.options;
 	int hv_fd = sm_sources_open_hv(device, &err);
-	int code = hv_fd;
+	code = hv_fd;
 	if (code >= 0)
 		code = sm_pool_new(snapshot, hv_fd, &options, &handle->pool, &err);
+	sm_lua_identity_done(&identity);
 	sm_fd_close(&hv_fd);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);

@@ -228,6 +228,15 @@ int sm_lua_process_push(lua_State *L, int fd_taken, int request_index, int paren
 	return 1;
 }
 
+const char *sm_lua_process_body(lua_State *L, int request_index, struct sm_buf *ret_body)
+{
+	struct request request;
+	decode(L, lua_absindex(L, request_index), &request);
+	sm_buf_init(ret_body, SM_AGENT_REQUEST_MAX);
+	sm_agent_exec_put(ret_body, &request.exec);
+	return request.exec.argv[0];
+}
+
 /* ---- the process -------------------------------------------------------------------------------------------- */
 
 static int process_fd(lua_State *L)

@@ -2,12 +2,11 @@
 #include "lua/snapshot.h"
 
 #include "base/fd.h"
+#include "lua/identity.h"
 #include "lua/plan.h"
 #include "lua/vm.h"
-#include "pool/identity.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,8 +67,8 @@ struct restore {
 	struct sm_snapshot *snapshot;
 	enum sm_control_transport transport;
 	char *device;
-	bool resume, agent;
-	int timeout_ms;
+	bool resume;
+	struct sm_lua_identity identity;
 	struct sm_lua_vm_parts parts;
 };
 
@@ -77,6 +76,7 @@ static void restore_free(void *arg)
 {
 	struct restore *restore = arg;
 	sm_lua_vm_parts_done(&restore->parts);
+	sm_lua_identity_done(&restore->identity);
 	sm_snapshot_unref(restore->snapshot);
 	free(restore->device);
 	free(restore);
@@ -97,7 +97,8 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 	if (code >= 0 && restore->resume)
 		code = sm_control_resume(parts->control, err);
 	if (code >= 0 && restore->resume)
-		code = sm_identity_renew(parts->control, restore->agent, restore->timeout_ms, err);
+		code = sm_identity_renew(parts->control, &restore->identity.options, err);
+	sm_lua_identity_done(&restore->identity);
 	return code;
 }
 
@@ -107,27 +108,30 @@ static int restore_push(lua_State *L, void *arg)
 	return sm_lua_vm_push(L, &restore->parts, 0);
 }
 
-/* restore_begin{transport=, device=, resume=, agent=, timeout_ms=}: without resume the vm is paused and has no new
+/* restore_begin{transport=, device=, resume=, and lua/identity.h's}: without resume the vm is paused and has no new
  * identity yet. */
 static int snapshot_restore_begin(lua_State *L)
 {
-	static const char *const known[] = { "transport", "device", "resume", "agent", "timeout_ms", NULL };
+	static const char *const known[] = { "transport", "device", "resume", SM_LUA_IDENTITY_OPTIONS, NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	enum sm_control_transport transport = sm_lua_vm_transport(L, 2);
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
-	bool agent = sm_lua_option_boolean(L, 2, "agent", false);
-	lua_Integer timeout_ms = sm_lua_option_integer(L, 2, "timeout_ms", 30000);
+	struct sm_lua_identity identity;
+	int code = sm_lua_identity_read(L, 2, &identity);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
 
 	struct restore *restore = calloc(1, sizeof *restore);
-	if (!restore)
+	if (!restore) {
+		sm_lua_identity_done(&identity);
 		return sm_lua_fail(L, ENOMEM, NULL);
+	}
 	restore->snapshot = sm_snapshot_ref(snapshot);
 	restore->transport = transport;
 	restore->resume = resume;
-	restore->agent = agent;
-	restore->timeout_ms = timeout_ms < 0 || timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms;
+	restore->identity = identity;
 	restore->parts.ready_fd = -1;
 	restore->device = device ? strdup(device) : NULL;
 	if (device && !restore->device) {

@@ -9,6 +9,7 @@
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,6 +250,22 @@ static int vm_process(lua_State *L)
 	return sm_lua_process_push(L, fd, 2, 1);
 }
 
+/* nil: it has none, having been booted, or left paused. */
+static int vm_id(lua_State *L)
+{
+	static const uint8_t none[16];
+	uint8_t id[16];
+	char text[37];
+	sm_control_id(check(L)->parts.control, id);
+	if (!memcmp(id, none, sizeof id))
+		return 0;
+	snprintf(text, sizeof text, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", id[0],
+	         id[1], id[2], id[3], id[4], id[5], id[6], id[7], id[8], id[9], id[10], id[11], id[12], id[13], id[14],
+	         id[15]);
+	lua_pushstring(L, text);
+	return 1;
+}
+
 static int vm_set_balloon(lua_State *L)
 {
 	struct vm *vm = check(L);
@@ -269,6 +286,7 @@ static const luaL_Reg methods[] = {
 	{ "statistics", vm_statistics },
 	{ "times", vm_times },
 	{ "pid", vm_pid },
+	{ "id", vm_id },
 	{ "vsock", vm_vsock },
 	{ "process", vm_process },
 	{ "set_balloon", vm_set_balloon },

@@ -1,10 +1,10 @@
-/* To a snapshot and back to one: vm:snapshot_begin(path, metadata), vm:reset_begin{resume=, agent=, timeout_ms=}. */
+/* To a snapshot and back to one: vm:snapshot_begin(path, metadata), vm:reset_begin{resume=, ...},
+ * vm:identity_begin{...}. */
+#include "lua/identity.h"
 #include "lua/vm.h"
-#include "pool/identity.h"
 #include "snapshot/snapshot.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,8 +84,8 @@ static int vm_snapshot_begin(lua_State *L)
 
 struct reset {
 	struct sm_control *control; /* a reference */
-	bool resume, agent;
-	int timeout_ms;
+	bool resume;
+	struct sm_lua_identity identity;
 	struct sm_control_reset result;
 };
 
@@ -93,6 +93,7 @@ static void reset_free(void *arg)
 {
 	struct reset *reset = arg;
 	sm_control_close(reset->control);
+	sm_lua_identity_done(&reset->identity);
 	free(reset);
 }
 
@@ -104,7 +105,8 @@ static int reset_run(struct sm_op *op, void *arg, struct sm_error *err)
 	if (code >= 0 && reset->resume)
 		code = sm_control_resume(reset->control, err);
 	if (code >= 0 && reset->resume)
-		code = sm_identity_renew(reset->control, reset->agent, reset->timeout_ms, err);
+		code = sm_identity_renew(reset->control, &reset->identity.options, err);
+	sm_lua_identity_done(&reset->identity);
 	return code;
 }
 
@@ -119,27 +121,60 @@ static int reset_push(lua_State *L, void *arg)
 	return 1;
 }
 
-/* Without resume it is left paused, without a new identity. */
-static int vm_reset_begin(lua_State *L)
+/* Everything that resets and the additions to an identity start with. */
+static int reset_begin(lua_State *L, const char *const *known, sm_op_run run, sm_lua_push push)
 {
-	static const char *const known[] = { "resume", "agent", "timeout_ms", NULL };
 	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
-	bool agent = sm_lua_option_boolean(L, 2, "agent", false);
-	lua_Integer timeout_ms = sm_lua_option_integer(L, 2, "timeout_ms", 30000);
+	struct sm_lua_identity identity;
+	int code = sm_lua_identity_read(L, 2, &identity);
+	if (code < 0)
+		return sm_lua_fail(L, code, NULL);
 	struct reset *reset = calloc(1, sizeof *reset);
-	if (!reset)
+	if (!reset) {
+		sm_lua_identity_done(&identity);
 		return sm_lua_fail(L, ENOMEM, NULL);
+	}
 	reset->control = sm_control_ref(parts->control);
 	reset->resume = resume;
-	reset->agent = agent;
-	reset->timeout_ms = timeout_ms < 0 || timeout_ms > INT_MAX ? INT_MAX : (int)timeout_ms;
-	return sm_lua_op(L, reset_run, reset, reset_free, reset_push, 1);
+	reset->identity = identity;
+	return sm_lua_op(L, run, reset, reset_free, push, 1);
+}
+
+/* Without resume it is left paused, without a new identity. */
+static int vm_reset_begin(lua_State *L)
+{
+	static const char *const known[] = { "resume", SM_LUA_IDENTITY_OPTIONS, NULL };
+	return reset_begin(L, known, reset_run, reset_push);
+}
+
+static int add_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct reset *reset = arg;
+	int code = sm_identity_add(reset->control, &reset->identity.options, err);
+	sm_lua_identity_done(&reset->identity);
+	return code;
+}
+
+static int push_true(lua_State *L, void *arg)
+{
+	(void)arg;
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+/* Host name and secrets for a running machine. */
+static int vm_identity_begin(lua_State *L)
+{
+	static const char *const known[] = { SM_LUA_IDENTITY_OPTIONS, NULL };
+	return reset_begin(L, known, add_run, push_true);
 }
 
 const luaL_Reg sm_lua_vm_snapshot_methods[] = {
 	{ "snapshot_begin", vm_snapshot_begin },
 	{ "reset_begin", vm_reset_begin },
+	{ "identity_begin", vm_identity_begin },
 	{ NULL, NULL },
 };

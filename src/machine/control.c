@@ -19,6 +19,7 @@ struct sm_control {
 	struct sm_worker *worker;   /* worker transport */
 	pthread_mutex_t lock;       /* one request at a time */
 	int end_read, end_write;    /* socketpair; the machine sends one end record */
+	uint8_t id[16];             /* under the lock */
 };
 
 /* The one place where the transports differ. */
@@ -124,6 +125,20 @@ void sm_control_close(struct sm_control *control)
 	sm_fd_close(&control->end_write);
 	pthread_mutex_destroy(&control->lock);
 	free(control);
+}
+
+void sm_control_set_id(struct sm_control *control, const uint8_t id[16])
+{
+	pthread_mutex_lock(&control->lock);
+	memcpy(control->id, id, sizeof control->id);
+	pthread_mutex_unlock(&control->lock);
+}
+
+void sm_control_id(struct sm_control *control, uint8_t ret_id[16])
+{
+	pthread_mutex_lock(&control->lock);
+	memcpy(ret_id, control->id, sizeof control->id);
+	pthread_mutex_unlock(&control->lock);
 }
 
 /* ---- requests ----------------------------------------------------------------------------------------------- */

@@ -73,6 +73,10 @@ int sm_control_listen(struct sm_control *control, uint32_t port, int *ret_fd, st
 /* Write a new VM generation ID and tell the guest (Microsoft VMGENID; ACPI event device). */
 int sm_control_set_generation(struct sm_control *control, const uint8_t guid[16], struct sm_error *err);
 
+/* Which machine it is, a UUID, for whoever asks the control; all zeros until it is set. */
+void sm_control_set_id(struct sm_control *control, const uint8_t id[16]);
+void sm_control_id(struct sm_control *control, uint8_t ret_id[16]);
+
 /* Ask the balloon to hold this many MiB. */
 int sm_control_set_balloon(struct sm_control *control, uint64_t mib, struct sm_error *err);
 

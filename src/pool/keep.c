@@ -66,7 +66,7 @@ static void make(struct sm_pool *pool)
 	if (code >= 0)
 		code = sm_control_resume(control, &err);
 	if (code >= 0)
-		code = sm_identity_renew(control, pool->options.agent, pool->options.identity_ms, &err);
+		code = sm_identity_renew(control, &pool->options.identity, &err);
 	if (code < 0)
 		sm_control_close(control);
 	uint64_t took = sm_pool_now_us() - start;
@@ -102,7 +102,7 @@ static void recycle(struct sm_pool *pool)
 	if (code >= 0)
 		code = sm_control_resume(control, NULL);
 	if (code >= 0)
-		code = sm_identity_renew(control, pool->options.agent, pool->options.identity_ms, NULL);
+		code = sm_identity_renew(control, &pool->options.identity, NULL);
 	if (code < 0)
 		sm_control_close(control);
 	uint64_t took = sm_pool_now_us() - start;

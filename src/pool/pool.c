@@ -21,6 +21,8 @@ static void pool_free(struct sm_pool *pool)
 	pthread_mutex_destroy(&pool->lock);
 	free(pool->ready);
 	free(pool->returned);
+	free(pool->options.identity.hook.name);
+	free(pool->options.identity.hook.body);
 	free(pool);
 }
 
@@ -54,6 +56,19 @@ static int start_threads(struct sm_pool *pool, struct sm_error *err)
 	return 0;
 }
 
+static bool copy_hook(struct sm_pool *pool, const struct sm_agent_hook *hook)
+{
+	struct sm_agent_hook *copy = &pool->options.identity.hook;
+	if (!hook->name)
+		return true;
+	copy->name = strdup(hook->name);
+	copy->body = malloc(hook->len);
+	copy->len = hook->len;
+	if (copy->body)
+		memcpy(copy->body, hook->body, hook->len);
+	return copy->name && copy->body;
+}
+
 int sm_pool_new(struct sm_snapshot *snapshot, int hv_fd, const struct sm_pool_options *options,
                 struct sm_pool **ret_pool, struct sm_error *err)
 {
@@ -64,6 +79,10 @@ int sm_pool_new(struct sm_snapshot *snapshot, int hv_fd, const struct sm_pool_op
 	if (!pool)
 		return sm_error_set(err, ENOMEM, "pool: out of memory");
 	pool->options = *options;
+	pool->options.identity = (struct sm_identity_options){
+		.agent = options->identity.agent,
+		.timeout_ms = options->identity.timeout_ms,
+	};
 	pool->references = 1;
 	pool->ready = calloc(options->max, sizeof *pool->ready);
 	pool->returned = calloc(options->max, sizeof *pool->returned);
@@ -78,7 +97,7 @@ int sm_pool_new(struct sm_snapshot *snapshot, int hv_fd, const struct sm_pool_op
 	pthread_condattr_destroy(&attr);
 
 	int code = 0;
-	if (!pool->ready || !pool->returned)
+	if (!pool->ready || !pool->returned || !copy_hook(pool, &options->identity.hook))
 		code = sm_error_set(err, ENOMEM, "pool: out of memory");
 	else if (pool->hv_fd < 0)
 		code = sm_error_sys(err, pool->hv_fd, "pool");

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "machine/control.h"
+#include "pool/identity.h"
 #include "snapshot/snapshot.h"
 
 #include <stdatomic.h>
@@ -27,12 +28,11 @@ enum sm_pool_reset {
 };
 
 struct sm_pool_options {
-	unsigned min, max; /* 0 <= min <= max <= SM_POOL_MAX, 1 <= max */
+	struct sm_identity_options identity; /* of each machine, without hostname and secrets; the hook is copied */
+	unsigned min, max;                   /* 0 <= min <= max <= SM_POOL_MAX, 1 <= max */
 	enum sm_control_transport transport;
 	enum sm_pool_reset reset;
-	bool agent;      /* the guest runs the agent: it is told time and entropy */
-	int identity_ms; /* how long a restored guest may take to answer */
-	int idle_ms;     /* a ready machine beyond `min` that nobody wanted for so long is closed; negative: never */
+	int idle_ms; /* a ready machine beyond `min` that nobody wanted for so long is closed; negative: never */
 };
 
 struct sm_pool_stats {
