@@ -17,6 +17,9 @@ function methods:metadata()
 	return core.json_decode(self:metadata_text())
 end
 
+--- A copy of the snapshot, as a new folder, that needs no parent.  Returns what vm:snapshot does.
+function methods:flatten(path) return scheduler.finish(self:flatten_begin(path)) end
+
 --- A machine from the snapshot, running and with an identity of its own (generation ID, clock, entropy).
 -- Options: transport, device, timeout_ms = 30000 for the guest's answer, paused = false (leave it paused, as it was
 -- saved, without a new identity).
