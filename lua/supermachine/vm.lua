@@ -107,9 +107,9 @@ function methods:command(word, given)
 	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
 end
 
---- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back.  Options: diff = false
--- (of a machine that was restored, store only the RAM that has changed since; the snapshot then needs the one it was
--- restored from, unchanged, where it is).  Returns the stages' microseconds and the RAM bytes stored.
+--- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back.  Options: diff =
+-- false (of a machine that was restored, store only the RAM that has changed since; the snapshot then needs the one it
+-- was restored from, unchanged, where it is).  Returns the stages' microseconds and the RAM bytes stored.
 function methods:snapshot(path, metadata, given)
 	local checked = options.check({ diff = "boolean" }, given)
 	local text = core.json_encode(metadata or {})

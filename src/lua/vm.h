@@ -12,10 +12,10 @@
 /* What a vm holds.  Everything passes to the userdata by sm_lua_vm_push. */
 struct sm_lua_vm_parts {
 	struct sm_control *control;
-	struct sm_sources sources; /* its disks, for a later snapshot */
+	struct sm_sources sources;  /* its disks, for a later snapshot */
 	struct sm_snapshot *origin; /* what it was restored from; NULL: it was booted */
-	struct sm_pool *pool;      /* where it goes back to; NULL: it is closed */
-	int ready_fd;              /* the listener for the agent's hello; -1: none */
+	struct sm_pool *pool;       /* where it goes back to; NULL: it is closed */
+	int ready_fd;               /* the listener for the agent's hello; -1: none */
 	struct sm_control_times times;
 };
 

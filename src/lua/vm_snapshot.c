@@ -82,7 +82,8 @@ static int vm_snapshot_begin(lua_State *L)
 	if (diff && parts->origin)
 		save->parent = sm_snapshot_ref(parts->origin);
 	else if (diff)
-		code = sm_error_set(&err, EINVAL, "snapshot %s: the machine was booted: it differs from no snapshot", path);
+		code = sm_error_set(&err, EINVAL, "snapshot %s: the machine was booted: it differs from no snapshot",
+		                    path);
 	if (code >= 0)
 		code = sm_sources_copy_disks(&parts->sources, &save->sources, &err);
 	if (code >= 0 && (!save->path || !save->metadata))

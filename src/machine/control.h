@@ -25,10 +25,10 @@ enum sm_control_transport {
 /* What a machine is built from.  Descriptors and segments are borrowed (duplicated as needed). */
 struct sm_control_build {
 	const struct sm_plan *plan;
-	int hv_fd;     /* /dev/kvm */
-	int kernel_fd; /* cold boot; -1 on restore */
-	int initrd_fd; /* cold boot, optional: -1 */
-	int state_fd;  /* restore: what capture wrote; -1 on cold boot */
+	int hv_fd;                          /* /dev/kvm */
+	int kernel_fd;                      /* cold boot; -1 on restore */
+	int initrd_fd;                      /* cold boot, optional: -1 */
+	int state_fd;                       /* restore: what capture wrote; -1 on cold boot */
 	const struct sm_memory_source *ram; /* restore: mapped copy on write; NULL on cold boot */
 	unsigned ndisks;
 	const struct sm_disk *disks; /* one for each backed block and volume slot, in slot order */

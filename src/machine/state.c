@@ -111,7 +111,8 @@ int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uin
 	if (machine->running)
 		return sm_error_set(err, EBUSY, "capture: the machine is running: pause it first");
 	if (ret_extents && !machine->origin_state)
-		return sm_error_set(err, EINVAL, "capture: the machine was booted: there is no snapshot to differ from");
+		return sm_error_set(err, EINVAL,
+		                    "capture: the machine was booted: there is no snapshot to differ from");
 	struct sm_buf state SM_BUF_CLEANUP;
 	sm_buf_init(&state, STATE_MAX);
 

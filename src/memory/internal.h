@@ -18,7 +18,7 @@ struct sm_memory {
 	struct sm_memory_reservation reservations[SM_PLAN_RAM_MAX];
 	uint64_t bytes;
 	struct sm_memory_source source; /* what it was mapped from; no files: zeros */
-	uint64_t host_page; /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
+	uint64_t host_page;             /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
 	/* A bit a page, in the order of the RAM file.  marks: what host code wrote, not yet harvested. */
 	_Atomic uint64_t *marks;
 	uint64_t *dirty; /* what differs from the RAM file, as far as it was harvested */

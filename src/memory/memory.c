@@ -99,11 +99,12 @@ static int check_source(const struct sm_memory *memory, struct sm_error *err)
 	for (size_t i = 0; i < memory->source.npieces && code == 0; i++) {
 		const struct sm_memory_piece *piece = &memory->source.pieces[i];
 		if (piece->offset % memory->host_page || piece->bytes % memory->host_page)
-			code = sm_error_set(err, EINVAL,
-			                    "guest RAM: 0x%llx bytes at 0x%llx of a RAM file are not made of host pages "
-			                    "(%llu bytes)",
-			                    (unsigned long long)piece->bytes, (unsigned long long)piece->offset,
-			                    (unsigned long long)memory->host_page);
+			code =
+			    sm_error_set(err, EINVAL,
+			                 "guest RAM: 0x%llx bytes at 0x%llx of a RAM file are not made of host pages "
+			                 "(%llu bytes)",
+			                 (unsigned long long)piece->bytes, (unsigned long long)piece->offset,
+			                 (unsigned long long)memory->host_page);
 	}
 	return code;
 }

@@ -39,8 +39,7 @@ static int save_run(const struct sm_memory_run *run, int fd, uint64_t *data_byte
 		int code = sm_fd_pwrite_full(fd, hva + at, end - at, run->offset + at);
 		if (code < 0)
 			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu",
-			                    (unsigned long long)(end - at),
-			                    (unsigned long long)(run->offset + at));
+			                    (unsigned long long)(end - at), (unsigned long long)(run->offset + at));
 		*data_bytes += end - at;
 		at = end;
 	}
@@ -137,7 +136,8 @@ int sm_memory_save_dirty(const struct sm_memory *memory, int fd, struct sm_memor
 	if (code == 0)
 		code = set_size(memory, fd, err);
 	for (size_t i = 0; i < ret_extents->count && code == 0; i++)
-		code = save_extent(memory, ret_extents->list[i].offset, ret_extents->list[i].bytes, fd, &data_bytes, err);
+		code =
+		    save_extent(memory, ret_extents->list[i].offset, ret_extents->list[i].bytes, fd, &data_bytes, err);
 	if (code < 0)
 		sm_memory_extents_done(ret_extents);
 	*ret_data_bytes = data_bytes;

@@ -58,10 +58,9 @@ int sm_memory_extents_get(struct sm_reader *reader, uint64_t ram_bytes, struct s
 		if (in.failed)
 			break;
 		if (!is_sound(extent, end, ram_bytes)) {
-			code = sm_error_set(err, EBADMSG,
-			                    "%s: number %zu, 0x%llx bytes at 0x%llx, out of order, or no pages of RAM",
-			                    what, ret->count, (unsigned long long)extent->bytes,
-			                    (unsigned long long)extent->offset);
+			code = sm_error_set(
+			    err, EBADMSG, "%s: number %zu, 0x%llx bytes at 0x%llx, out of order, or no pages of RAM",
+			    what, ret->count, (unsigned long long)extent->bytes, (unsigned long long)extent->offset);
 			break;
 		}
 		end = extent->offset + extent->bytes;
@@ -100,7 +99,8 @@ static void overlay(const struct sm_memory_source *source, const struct sm_memor
 		uint64_t start = i < extents->count ? extents->list[i].offset : UINT64_MAX;
 		for (; old < source->npieces; old++) {
 			const struct sm_memory_piece *piece = &source->pieces[old];
-			uint64_t begin = piece->offset > from ? piece->offset : from, end = piece->offset + piece->bytes;
+			uint64_t begin = piece->offset > from ? piece->offset : from,
+				 end = piece->offset + piece->bytes;
 			put(sink, begin, end < start ? end : start, piece->file);
 			if (end > start)
 				break;

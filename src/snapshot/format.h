@@ -26,10 +26,10 @@ struct sm_format_meta {
 	uint64_t ram_data_bytes;
 	char host[256]; /* where it was made: sm_format_host */
 	/* What it was restored from, when it has only what differs from that; "": it is whole. */
-	char parent[PATH_MAX]; /* absolute */
+	char parent[PATH_MAX];                 /* absolute */
 	char parent_sha256[SM_SHA256_HEX + 1]; /* of the parent's meta */
 	struct sm_memory_extents extents;      /* which RAM is its own */
-	uint8_t *metadata; /* owned */
+	uint8_t *metadata;                     /* owned */
 	size_t metadata_len;
 	char sha256[SM_SHA256_HEX + 1]; /* of all this, as sm_format_read found it */
 };
@@ -48,7 +48,6 @@ int sm_format_stamp(int fd, struct sm_format_file *file, struct sm_error *err);
 int sm_format_hash(int fd, char out[SM_SHA256_HEX + 1], struct sm_error *err);
 /* Compare an open file with what meta says; `name` is for the message. */
 int sm_format_check(int fd, const char *name, const struct sm_format_file *expected, bool verify, struct sm_error *err);
-
 
 /* "CPU MODEL, Linux RELEASE" of this host. */
 void sm_format_host(char out[256]);

@@ -36,8 +36,8 @@ void sm_format_host(char out[256])
 	char cpu[128];
 	bool found = read_cpu(cpu, sizeof cpu);
 	bool known = uname(&name) == 0;
-	snprintf(out, 256, "%s, %s %s", found ? cpu + strspn(cpu, " ") : "unknown CPU", known ? name.sysname : "unknown",
-	         known ? name.release : "kernel");
+	snprintf(out, 256, "%s, %s %s", found ? cpu + strspn(cpu, " ") : "unknown CPU",
+	         known ? name.sysname : "unknown", known ? name.release : "kernel");
 }
 
 static bool add_file(cJSON *root, const char *name, const struct sm_format_file *file, uint64_t data_bytes)

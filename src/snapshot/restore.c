@@ -28,9 +28,9 @@ static int open_parent(struct sm_snapshot *snapshot, const struct sm_format_meta
 	struct sm_format_meta *meta = calloc(1, sizeof *meta);
 	int code = meta ? sm_format_read(child->parent, meta, err) : sm_error_set(err, ENOMEM, "out of memory");
 	if (code >= 0 && strcmp(meta->sha256, child->parent_sha256))
-		code = sm_error_set(err, EBADMSG,
-		                    "meta: sha256 is %s, expected %s: not what the snapshot was made from", meta->sha256,
-		                    child->parent_sha256);
+		code =
+		    sm_error_set(err, EBADMSG, "meta: sha256 is %s, expected %s: not what the snapshot was made from",
+		                 meta->sha256, child->parent_sha256);
 	if (code >= 0)
 		code = open_ram(snapshot, meta, child->parent, verify, err);
 	if (meta)

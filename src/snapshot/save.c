@@ -142,8 +142,8 @@ static int check_parent(const struct sm_snapshot *parent, struct sm_error *err)
 		return sm_error_set(err, ENOMEM, "out of memory");
 	int code = sm_format_read(parent->absolute, meta, err);
 	if (code >= 0 && strcmp(meta->sha256, parent->meta.sha256))
-		code = sm_error_set(err, EBADMSG, "meta: sha256 is %s, was %s: it was changed or replaced", meta->sha256,
-		                    parent->meta.sha256);
+		code = sm_error_set(err, EBADMSG, "meta: sha256 is %s, was %s: it was changed or replaced",
+		                    meta->sha256, parent->meta.sha256);
 	sm_format_meta_done(meta);
 	free(meta);
 	return code < 0 ? sm_error_context(err, "parent %s", parent->absolute) : 0;
@@ -151,8 +151,8 @@ static int check_parent(const struct sm_snapshot *parent, struct sm_error *err)
 
 static int capture(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
 {
-	return sm_control_capture(arg, ram_fd, state_fd, &meta->ram_data_bytes,
-	                          meta->parent[0] ? &meta->extents : NULL, err);
+	return sm_control_capture(arg, ram_fd, state_fd, &meta->ram_data_bytes, meta->parent[0] ? &meta->extents : NULL,
+	                          err);
 }
 
 int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, struct sm_snapshot *parent,
