@@ -18,6 +18,9 @@ function methods:metadata()
 	return core.json_decode(self:metadata_text())
 end
 
+--- A copy of the snapshot, as a new folder, that needs no parent.  Returns what vm:snapshot does.
+function methods:flatten(path) return scheduler.finish(self:flatten_begin(path)) end
+
 --- A machine from the snapshot, running and with an identity of its own: generation ID, random numbers, clock,
 -- vm:id() (in the guest, /run/supermachine/id), boot ID, and machine-id where /etc has one.  The snapshot's on_restore
 -- has ended with code 0 when it is returned.

@@ -147,6 +147,12 @@ function snapshot:plan() end
 function snapshot:metadata() end
 ---@return integer # RAM stored, without holes
 function snapshot:ram_bytes() end
+---@return string? # the folder of the snapshot that it leans on, of one saved with diff = true
+function snapshot:parent() end
+--- A copy, as a new folder, that leans on no other.
+---@param path string
+---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
+function snapshot:flatten(path) end
 ---@class supermachine.own_options
 ---@field timeout_ms? integer
 ---@field hostname? string
@@ -301,8 +307,9 @@ function vm:set_balloon(mib) end
 --- Save a paused machine as a new folder.
 ---@param path string
 ---@param metadata? table
+---@param options? { diff?: boolean }  diff: of a restored machine, store only the RAM that has changed since
 ---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
-function vm:snapshot(path, metadata) end
+function vm:snapshot(path, metadata, options) end
 --- Make a restored machine what it was when it was restored, in place, with an identity of its own.
 ---@param options? { timeout_ms?: integer, paused?: boolean }
 ---@return { copied_bytes: integer, dropped_bytes: integer, memory_us: integer, total_us: integer }?, string? message, string? code

@@ -120,12 +120,15 @@ end
 
 --- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back; by default, that of
 -- what the machine was restored from, or what a bake of its image would have.  agent = true in it: the guest runs the
--- agent; on_restore: argv of what the agent runs at each restore (see image:bake).
--- Returns the stages' microseconds and the RAM bytes stored.  "EPERM": the machine was given secrets.
-function methods:snapshot(path, metadata)
+-- agent; on_restore: argv of what the agent runs at each restore (see image:bake).  Options: diff = false (of a machine
+-- that was restored, store only the RAM that has changed since; the snapshot then needs the one it was restored from,
+-- unchanged, where it is).  Returns the stages' microseconds and the RAM bytes stored.  "EPERM": the machine was given
+-- secrets.
+function methods:snapshot(path, metadata, given)
+	local checked = options.check({ diff = "boolean" }, given)
 	if holds_secrets[self] then return nil, "snapshot: the machine was given secrets, which are never saved", "EPERM" end
 	local text = core.json_encode(metadata or origins[self] or {})
-	return scheduler.finish(self:snapshot_begin(path, text))
+	return scheduler.finish(self:snapshot_begin(path, text, checked.diff == true))
 end
 
 --- Make a restored machine what it was when it was restored, in place: only what has changed since is put back.  Its

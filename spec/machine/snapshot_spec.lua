@@ -1,3 +1,4 @@
+local build = require "spec.support.build"
 local core = require "supermachine.core"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
@@ -94,6 +95,7 @@ describe("a snapshot #kvm", function()
 		local function broken(name, change, pattern)
 			local file = path .. "/" .. name
 			local sound = scratch.read(file)
+			scratch.run("chmod u+w " .. file)
 			scratch.write(file, change(sound))
 			local snapshot, message, code = sm.snapshot.open(path)
 			assert.is_nil(snapshot, name)
@@ -143,24 +145,59 @@ describe("a snapshot #kvm", function()
 		scratch.write(path .. "/meta", meta:sub(1, 4) .. "\99\0" .. meta:sub(7))
 		local snapshot, message, code = sm.snapshot.open(path)
 		assert.is_nil(snapshot)
-		assert.matches("version", message)
+		assert.matches("has version 99, this build reads 2", message)
 		assert.are.equal("EBADMSG", code)
 	end)
 
-	it("of another architecture is refused by name", function()
+	it("of version 1, without host and parent, is read", function()
+		local folder <close> = folders.new()
+		local path, nonce = saved(folder, "snapshot")
+		local own = records.parse(scratch.read(path .. "/meta"))[1].payload
+		local host = core.json_decode(scratch.read(path .. "/manifest.json")).host
+		local tail = string.pack("<s4s4", host, "")
+		assert.are.equal(tail, own:sub(-#tail))
+		scratch.write(path .. "/meta", core.record_write("SNAP", 1, own:sub(1, -#tail - 1)))
+		local snapshot <close> = assert(sm.snapshot.open(path))
+		local vm <close> = assert(snapshot:restore())
+		assert.is_truthy(read_console(vm, 16):find(nonce, 1, true))
+	end)
+
+	it("says what it is in manifest.json, which nothing needs, and is kept from being written to", function()
+		local folder <close> = folders.new()
+		local path, _, times = saved(folder, "snapshot")
+		local manifest = core.json_decode(scratch.read(path .. "/manifest.json"))
+		assert.are.same({ colour = "blue" }, manifest.metadata)
+		assert.are.same({ guest.arch, 2, 32 }, { manifest.plan.arch, manifest.plan.vcpus, manifest.plan.memory_mib })
+		assert.are.same({ 32 << 20, times.ram_bytes }, { manifest.ram.bytes, manifest.ram.data_bytes })
+		assert.matches("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%dZ$", manifest.created)
+		assert.matches(scratch.run "uname -r", manifest.host, 1, true)
+		assert.is_nil(manifest.parent)
+		assert.are.equal("400 ram\n400 state", scratch.run("cd " .. path .. " && stat -c '%a %n' ram state"))
+		local shown = scratch.run(build.dir .. "/supermachine inspect " .. path)
+		assert.matches("vCPUs +2\n", shown)
+		assert.are.same(manifest,
+			core.json_decode(scratch.run(build.dir .. "/supermachine inspect --json " .. path)))
+		scratch.write(path .. "/manifest.json", "{")
+		assert(sm.snapshot.open(path)):close()
+	end)
+
+	it("of another architecture is refused by name, with both hosts", function()
 		local folder <close> = folders.new()
 		local path = saved(folder, "snapshot")
 		local other = guest.arch == "x86_64" and "aarch64" or "x86_64"
 		local plan = core.plan_encode { arch = other, memory_mib = 32, vcpus = 2 }
 		scratch.write(path .. "/meta", records.changed(scratch.read(path .. "/meta"), "SNAP", function(payload)
 			local own = records.header + string.unpack("<I4", payload, 9)
-			return plan .. payload:sub(own + 1)
+			local host = core.json_decode(scratch.read(path .. "/manifest.json")).host
+			return plan .. payload:sub(own + 1, -#string.pack("<s4s4", host, "") - 1)
+				.. string.pack("<s4s4", "Some CPU, Other 1.0", "")
 		end))
 		local snapshot <close> = assert(sm.snapshot.open(path))
 		for _, transport in ipairs { "direct", "worker" } do
 			local vm, message, code = snapshot:restore { transport = transport }
 			assert.are.same({ nil, "ENOEXEC" }, { vm, code })
 			assert.matches(("the machine is %s, this host is %s"):format(other, guest.arch), message)
+			assert.matches("made on Some CPU, Other 1.0, this is .*, Linux ", message)
 		end
 	end)
 end)

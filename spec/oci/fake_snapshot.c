@@ -1,5 +1,6 @@
 /* A snapshot folder without a machine, for specs of what else looks at it.
  *   fake_snapshot FOLDER IMAGE-DIGEST EROFS-FILE...
+ * $PARENT, if set, is the folder of one that it leans on.
  * It is written as sm_snapshot_save does it, between sm_snapshot_stores_begin and _end; "begun" is printed after the
  * first, and then standard input is read to its end. */
 #include "base/fd.h"
@@ -47,6 +48,7 @@ static int make(const char *folder, const char *image, char **paths, unsigned np
 	while (getchar() != EOF)
 		;
 	snprintf(metadata, sizeof metadata, "{\"image\":\"%s\"}", image);
+	snprintf(meta.parent, sizeof meta.parent, "%s", getenv("PARENT") ? getenv("PARENT") : "");
 	meta.metadata = (uint8_t *)metadata;
 	meta.metadata_len = strlen(metadata);
 	if (mkdir(folder, 0755) < 0)

@@ -69,10 +69,14 @@ function methods:blob(digest) return self.path .. "/blobs/sha256/" .. digest:sub
 
 function methods:has(digest) return lfs.attributes(self:blob(digest)) ~= nil end
 
--- A snapshot that says it was made of the image and has these disks; its folder.  path: default in the store.
-function methods:snapshot(name, digest, paths, path)
+-- A snapshot that says it was made of the image and has these disks; its folder.  path: default in the store.  parent:
+-- the folder of one that it leans on.
+function methods:snapshot(name, digest, paths, path, parent)
 	path = path or self:make_folder "snapshots" .. "/" .. name
-	local words = { build.dir .. "/spec/oci/fake_snapshot", scratch.quote(path), scratch.quote(digest) }
+	local words = {
+		parent and "PARENT=" .. scratch.quote(parent) or "",
+		build.dir .. "/spec/oci/fake_snapshot", scratch.quote(path), scratch.quote(digest),
+	}
 	for _, file in ipairs(paths) do words[#words + 1] = scratch.quote(file) end
 	scratch.run(table.concat(words, " ") .. " </dev/null")
 	return path

@@ -205,6 +205,13 @@ static const char *tag_name(uint32_t tag, char out[11])
 	return out;
 }
 
+uint16_t sm_record_version(const struct sm_reader *reader)
+{
+	struct sm_reader copy = *reader;
+	(void)sm_get_u32(&copy);
+	return sm_get_u16(&copy);
+}
+
 int sm_record_open(struct sm_reader *reader, uint32_t tag, uint16_t version, const char *what,
                    struct sm_reader *ret_record, struct sm_error *err)
 {

@@ -49,6 +49,8 @@ static inline bool sm_reader_at_end(const struct sm_reader *reader)
 
 /* The next record's tag; 0 at the end of input alone, and no record's tag where none can begin or a read failed. */
 uint32_t sm_record_peek(const struct sm_reader *reader);
+/* Its version, likewise; 0: none. */
+uint16_t sm_record_version(const struct sm_reader *reader);
 /* Open the next record, which must have this tag and version and a sound CRC.  -EBADMSG otherwise, with an
  * error that names `what`. */
 int sm_record_open(struct sm_reader *reader, uint32_t tag, uint16_t version, const char *what,

@@ -248,7 +248,7 @@ void sm_hv_guest_free(struct sm_hv_guest *guest)
 static int build_memory(struct sm_hv_guest *guest, const struct sm_hv_guest_options *options, struct sm_error *err)
 {
 	const struct sm_memory_region *regions;
-	int code = sm_memory_new(&guest->plan, -1, 0, &guest->memory, err);
+	int code = sm_memory_new(&guest->plan, NULL, 0, &guest->memory, err);
 	if (code < 0)
 		return code;
 	size_t count = sm_memory_regions(guest->memory, &regions);

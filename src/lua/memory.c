@@ -151,8 +151,9 @@ static int memory_new(lua_State *L)
 	int code = sm_plan_make(&config, &self->plan, &err);
 	if (code == 0 && path && (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		code = sm_error_sys(&err, errno, "%s", path);
+	struct sm_memory_source source = { .nfiles = 1, .files = { fd } };
 	if (code == 0)
-		code = sm_memory_new(&self->plan, fd, (uint64_t)page_bytes, &self->memory, &err);
+		code = sm_memory_new(&self->plan, path ? &source : NULL, (uint64_t)page_bytes, &self->memory, &err);
 	sm_fd_close(&fd);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);

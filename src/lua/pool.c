@@ -92,6 +92,7 @@ static int acquire_run(struct sm_op *op, void *arg, struct sm_error *err)
 	if (code < 0)
 		return code;
 	parts->pool = acquire->pool;
+	parts->origin = sm_snapshot_ref(acquire->snapshot);
 	return sm_sources_copy_disks(sm_snapshot_sources(acquire->snapshot), &parts->sources, err);
 }
 
@@ -111,6 +112,7 @@ static int pool_acquire_ready(lua_State *L)
 		return 0;
 	/* From here on it goes back by itself. */
 	parts.pool = handle->pool;
+	parts.origin = sm_snapshot_ref(handle->snapshot);
 	int code = sm_sources_copy_disks(sm_snapshot_sources(handle->snapshot), &parts.sources, &err);
 	if (code < 0) {
 		sm_lua_vm_parts_done(&parts);

@@ -61,6 +61,13 @@ static int snapshot_ram_bytes(lua_State *L)
 	return 1;
 }
 
+/* The snapshot that it leans on; nothing when it is whole. */
+static int snapshot_parent(lua_State *L)
+{
+	lua_pushstring(L, sm_snapshot_parent(sm_lua_snapshot_check(L, 1)));
+	return 1;
+}
+
 /* ---- restore ------------------------------------------------------------------------------------------------ */
 
 struct restore {
@@ -92,6 +99,7 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 		return hv_fd;
 	int code =
 	    sm_snapshot_restore(restore->snapshot, restore->transport, hv_fd, &parts->control, &parts->times, err);
+	parts->origin = sm_snapshot_ref(restore->snapshot);
 	if (code >= 0)
 		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts->sources, err);
 	if (code >= 0 && restore->resume)
@@ -139,6 +147,51 @@ static int snapshot_restore_begin(lua_State *L)
 		return sm_lua_fail(L, ENOMEM, NULL);
 	}
 	return sm_lua_op(L, restore_run, restore, restore_free, restore_push, 1);
+}
+
+/* ---- flatten ------------------------------------------------------------------------------------------------ */
+
+struct flatten {
+	struct sm_snapshot *snapshot;
+	char *path;
+	struct sm_snapshot_times times;
+};
+
+static void flatten_free(void *arg)
+{
+	struct flatten *flatten = arg;
+	sm_snapshot_unref(flatten->snapshot);
+	free(flatten->path);
+	free(flatten);
+}
+
+static int flatten_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct flatten *flatten = arg;
+	return sm_snapshot_flatten(flatten->snapshot, flatten->path, &flatten->times, err);
+}
+
+static int flatten_push(lua_State *L, void *arg)
+{
+	const struct flatten *flatten = arg;
+	return sm_lua_vm_push_saved(L, &flatten->times);
+}
+
+static int snapshot_flatten_begin(lua_State *L)
+{
+	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
+	const char *path = luaL_checkstring(L, 2);
+	struct flatten *flatten = calloc(1, sizeof *flatten);
+	if (!flatten)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	flatten->snapshot = sm_snapshot_ref(snapshot);
+	flatten->path = strdup(path);
+	if (!flatten->path) {
+		flatten_free(flatten);
+		return sm_lua_fail(L, ENOMEM, NULL);
+	}
+	return sm_lua_op(L, flatten_run, flatten, flatten_free, flatten_push, 1);
 }
 
 /* ---- open --------------------------------------------------------------------------------------------------- */
@@ -197,7 +250,9 @@ static const luaL_Reg methods[] = {
 	{ "plan", snapshot_plan },
 	{ "metadata_text", snapshot_metadata },
 	{ "ram_bytes", snapshot_ram_bytes },
+	{ "parent", snapshot_parent },
 	{ "restore_begin", snapshot_restore_begin },
+	{ "flatten_begin", snapshot_flatten_begin },
 	{ NULL, NULL },
 };
 static const struct sm_lua_class snapshot_class = {

@@ -197,7 +197,7 @@ static void turned(void *arg, uint32_t events)
 
 int sm_lua_virtio_surround(struct sm_lua_virtio *device, const struct sm_plan *plan, struct sm_error *err)
 {
-	int code = sm_memory_new(plan, -1, 0, &device->memory, err);
+	int code = sm_memory_new(plan, NULL, 0, &device->memory, err);
 	if (code < 0)
 		return code;
 	device->irq_fd = sm_fd_event();

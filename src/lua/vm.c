@@ -27,6 +27,8 @@ void sm_lua_vm_parts_done(struct sm_lua_vm_parts *parts)
 	else
 		sm_control_close(parts->control);
 	parts->control = NULL;
+	sm_snapshot_unref(parts->origin);
+	parts->origin = NULL;
 	sm_sources_done(&parts->sources);
 }
 

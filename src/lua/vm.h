@@ -5,16 +5,17 @@
 #include "lua/support.h"
 #include "machine/control.h"
 #include "pool/pool.h"
-#include "snapshot/sources.h"
+#include "snapshot/snapshot.h"
 
 #include <lua.h>
 
 /* What a vm holds.  Everything passes to the userdata by sm_lua_vm_push. */
 struct sm_lua_vm_parts {
 	struct sm_control *control;
-	struct sm_sources sources; /* its disks, for a later snapshot */
-	struct sm_pool *pool;      /* where it goes back to; NULL: it is closed */
-	int ready_fd;              /* the listener for the agent's hello; -1: none */
+	struct sm_sources sources;  /* its disks, for a later snapshot */
+	struct sm_snapshot *origin; /* what it was restored from; NULL: it was booted */
+	struct sm_pool *pool;       /* where it goes back to; NULL: it is closed */
+	int ready_fd;               /* the listener for the agent's hello; -1: none */
 	struct sm_control_times times;
 };
 
@@ -27,6 +28,9 @@ const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index);
 extern const luaL_Reg sm_lua_vm_agent_methods[];
 /* Those that save it and set it back: vm_snapshot.c. */
 extern const luaL_Reg sm_lua_vm_snapshot_methods[];
+
+/* A table of what the saving of a snapshot took. */
+int sm_lua_vm_push_saved(lua_State *L, const struct sm_snapshot_times *times);
 
 /* Options shared by the constructors: 'transport', "direct" (the default) or "worker".  Raises for another. */
 enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index);

@@ -49,7 +49,6 @@ static int request_run(struct sm_op *op, void *arg, struct sm_error *err)
 		.hv_fd = hv_fd,
 		.kernel_fd = opened.kernel_fd,
 		.initrd_fd = opened.initrd_fd,
-		.ram_fd = -1,
 		.state_fd = -1,
 		.ndisks = opened.ndisks,
 		.disks = opened.disks,

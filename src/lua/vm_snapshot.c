@@ -19,6 +19,7 @@ static void set_integer(lua_State *L, const char *name, uint64_t value)
 struct save {
 	struct sm_control *control; /* a reference, and a copy of the list: the vm may be closed meanwhile */
 	struct sm_sources sources;
+	struct sm_snapshot *parent; /* NULL: all of it is stored */
 	char *path, *metadata;
 	size_t metadata_len;
 	struct sm_snapshot_times times;
@@ -29,6 +30,7 @@ static void save_free(void *arg)
 	struct save *save = arg;
 	sm_control_close(save->control);
 	sm_sources_done(&save->sources);
+	sm_snapshot_unref(save->parent);
 	free(save->path);
 	free(save->metadata);
 	free(save);
@@ -38,29 +40,36 @@ static int save_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	(void)op;
 	struct save *save = arg;
-	return sm_snapshot_save(save->control, &save->sources, save->metadata, save->metadata_len, save->path,
-	                        &save->times, err);
+	return sm_snapshot_save(save->control, &save->sources, save->parent, save->metadata, save->metadata_len,
+	                        save->path, &save->times, err);
+}
+
+int sm_lua_vm_push_saved(lua_State *L, const struct sm_snapshot_times *times)
+{
+	lua_createtable(L, 0, 5);
+	set_integer(L, "capture_us", times->capture_us);
+	set_integer(L, "hash_us", times->hash_us);
+	set_integer(L, "sync_us", times->sync_us);
+	set_integer(L, "total_us", times->total_us);
+	set_integer(L, "ram_bytes", times->ram_bytes);
+	return 1;
 }
 
 static int save_push(lua_State *L, void *arg)
 {
 	const struct save *save = arg;
-	lua_createtable(L, 0, 5);
-	set_integer(L, "capture_us", save->times.capture_us);
-	set_integer(L, "hash_us", save->times.hash_us);
-	set_integer(L, "sync_us", save->times.sync_us);
-	set_integer(L, "total_us", save->times.total_us);
-	set_integer(L, "ram_bytes", save->times.ram_bytes);
-	return 1;
+	return sm_lua_vm_push_saved(L, &save->times);
 }
 
-/* snapshot_begin(path, metadata): the machine must be paused. */
+/* snapshot_begin(path, metadata, diff): the machine must be paused; diff: only what differs from what it was restored
+ * from. */
 static int vm_snapshot_begin(lua_State *L)
 {
 	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
 	const char *path = luaL_checkstring(L, 2);
 	size_t len;
 	const char *metadata = luaL_optlstring(L, 3, "", &len);
+	bool diff = lua_toboolean(L, 4);
 	struct save *save = calloc(1, sizeof *save);
 	if (!save)
 		return sm_lua_fail(L, ENOMEM, NULL);
@@ -69,7 +78,14 @@ static int vm_snapshot_begin(lua_State *L)
 	save->metadata = malloc(len + 1);
 	save->metadata_len = len;
 	struct sm_error err = { 0 };
-	int code = sm_sources_copy_disks(&parts->sources, &save->sources, &err);
+	int code = 0;
+	if (diff && parts->origin)
+		save->parent = sm_snapshot_ref(parts->origin);
+	else if (diff)
+		code = sm_error_set(&err, EINVAL, "snapshot %s: the machine was booted: it differs from no snapshot",
+		                    path);
+	if (code >= 0)
+		code = sm_sources_copy_disks(&parts->sources, &save->sources, &err);
 	if (code >= 0 && (!save->path || !save->metadata))
 		code = sm_error_set(&err, ENOMEM, "out of memory");
 	if (code < 0) {

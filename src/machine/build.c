@@ -39,16 +39,16 @@ static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *er
 }
 
 /* A slot set before the irqchip is cheaper. */
-static int build_memory(struct sm_machine *machine, int ram_fd, struct sm_error *err)
+static int build_memory(struct sm_machine *machine, const struct sm_memory_source *ram, struct sm_error *err)
 {
-	int code = sm_memory_new(&machine->plan, ram_fd, 0, &machine->memory, err);
+	int code = sm_memory_new(&machine->plan, ram, 0, &machine->memory, err);
 	if (code < 0)
 		return code;
 	const struct sm_memory_region *regions;
 	size_t count = sm_memory_regions(machine->memory, &regions);
 	for (size_t i = 0; i < count; i++) {
 		code = machine->hv->vm_map(machine->vm, regions[i].gpa, regions[i].hva, regions[i].bytes,
-		                           ram_fd >= 0 ? SM_HV_MAP_LOG : 0, err);
+		                           ram ? SM_HV_MAP_LOG : 0, err);
 		if (code < 0)
 			return code;
 	}
@@ -165,8 +165,6 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 		                    err);
 	}
 	int code = map_state(machine, build->state_fd, err);
-	if (code >= 0 && (machine->origin_ram_fd = sm_fd_dup(build->ram_fd)) < 0)
-		code = sm_error_sys(err, machine->origin_ram_fd, "RAM file");
 	return code < 0 ? code
 	                : sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len,
 	                                        &start->state, err);
@@ -189,7 +187,7 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 		return code;
 	times->vm_us = us_since(&begin);
 
-	code = build_memory(machine, build->ram_fd, err);
+	code = build_memory(machine, build->ram, err);
 	if (code < 0)
 		return code;
 	times->memory_us = us_since(&begin);
@@ -223,7 +221,7 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 	machine->plan = *build->plan;
 	machine->hv = sm_hv_host();
 	machine->end_fd = end_fd;
-	machine->generation_fd = machine->halt_timer = machine->origin_ram_fd = -1;
+	machine->generation_fd = machine->halt_timer = -1;
 	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
 		machine->devices[i].irq_fd = -1;
 	pthread_mutex_init(&machine->end_lock, NULL);
@@ -266,7 +264,6 @@ void sm_machine_free(struct sm_machine *machine)
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_fd_close(&machine->devices[i].irq_fd);
 	sm_fd_close(&machine->generation_fd);
-	sm_fd_close(&machine->origin_ram_fd);
 	if (machine->origin_state)
 		munmap(machine->origin_state, machine->origin_state_len);
 	sm_fd_close(&machine->halt_timer);

@@ -154,18 +154,21 @@ int sm_control_pause(struct sm_control *control, struct sm_error *err)
 }
 
 int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_error *err)
+                       struct sm_memory_extents *ret_extents, struct sm_error *err)
 {
 	struct sm_message request, reply;
 	sm_message_init(&request);
 	sm_message_init(&reply);
 	sm_message_put_fd(&request, ram_fd);
 	sm_message_put_fd(&request, state_fd);
+	sm_put_u8(&request.body, ret_extents != NULL);
 	int code = call(control, SM_REQUEST_CAPTURE, &request, &reply, err);
 	if (code >= 0) {
 		struct sm_reader in;
 		sm_reader_init(&in, reply.body.data, reply.body.len);
 		*ret_ram_bytes = sm_get_u64(&in);
+		if (ret_extents)
+			code = sm_memory_extents_get(&in, control->plan.memory_mib * SM_MIB, ret_extents, err);
 	}
 	sm_message_done(&request);
 	sm_message_done(&reply);

@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "memory/source.h"
 #include "plan/disk.h"
 #include "plan/plan.h"
 
@@ -24,11 +25,11 @@ enum sm_control_transport {
 /* What a machine is built from.  Descriptors and segments are borrowed (duplicated as needed). */
 struct sm_control_build {
 	const struct sm_plan *plan;
-	int hv_fd;     /* /dev/kvm */
-	int kernel_fd; /* cold boot; -1 on restore */
-	int initrd_fd; /* cold boot, optional: -1 */
-	int ram_fd;    /* restore: mapped copy on write; -1 on cold boot */
-	int state_fd;  /* restore: what capture wrote; -1 on cold boot */
+	int hv_fd;                          /* /dev/kvm */
+	int kernel_fd;                      /* cold boot; -1 on restore */
+	int initrd_fd;                      /* cold boot, optional: -1 */
+	int state_fd;                       /* restore: what capture wrote; -1 on cold boot */
+	const struct sm_memory_source *ram; /* restore: mapped copy on write; NULL on cold boot */
 	unsigned ndisks;
 	const struct sm_disk *disks; /* one for each backed block and volume slot, in slot order */
 };
@@ -52,9 +53,11 @@ void sm_control_close(struct sm_control *control);
 int sm_control_resume(struct sm_control *control, struct sm_error *err);
 int sm_control_pause(struct sm_control *control, struct sm_error *err);
 
-/* Paused machines only (-EBUSY): state to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0. */
+/* Paused machines only (-EBUSY): state to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0.
+ * ret_extents not NULL: only the RAM that has changed since the machine was restored, and where that is; owned, -EINVAL
+ * for a machine that was booted. */
 int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_error *err);
+                       struct sm_memory_extents *ret_extents, struct sm_error *err);
 
 /* Make a restored machine what it was when it was restored, in place, and leave it paused: RAM (only what has changed
  * is touched), vCPUs, devices; connections and listeners are closed, the console is empty, the device counters are 0.

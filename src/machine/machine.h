@@ -40,9 +40,7 @@ struct sm_machine {
 	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 	bool running;
 	bool restored; /* not yet resumed since */
-	/* What it was restored from, for the way back: the RAM file, and the state, mapped.  -1 and NULL: it was
-	 * booted. */
-	int origin_ram_fd;
+	/* The state it was restored from, mapped, for the way back.  NULL: it was booted. */
 	void *origin_state;
 	size_t origin_state_len;
 
@@ -99,8 +97,11 @@ int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t l
                           struct sm_error *err);
 int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *reader, struct sm_error *err);
 int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err);
+/* `extents` NULL: all RAM, or only what has changed since the machine was restored. */
 int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_error *err);
+                       struct sm_memory_extents *ret_extents, struct sm_error *err);
+/* reset.c: what the guest and the devices have written, for sm_memory_next_dirty.  While nothing of it runs. */
+int sm_machine_harvest(struct sm_machine *machine, struct sm_error *err);
 
 /* reset.c: a machine that was restored, as it was then: RAM, vCPUs, interrupt controllers, clock and devices; it is
  * paused.  After a failure it must not run any more. */

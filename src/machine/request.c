@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 void sm_message_init(struct sm_message *message)
 {
@@ -105,14 +106,43 @@ static int get_disk(struct sm_reader *in, const struct sm_message *request, stru
 	return in->failed ? -EBADMSG : 0;
 }
 
+/* Pieces as they lie in memory: both ends are this program. */
+static void put_ram(struct sm_message *request, const struct sm_memory_source *ram)
+{
+	sm_put_u32(&request->body, ram ? ram->nfiles : 0);
+	for (unsigned i = 0; ram && i < ram->nfiles; i++)
+		sm_message_put_fd(request, ram->files[i]);
+	sm_put_bytes(&request->body, ram ? ram->pieces : NULL, ram ? ram->npieces * sizeof *ram->pieces : 0);
+}
+
+static int get_ram(struct sm_reader *in, const struct sm_message *request, struct sm_memory_source *ret)
+{
+	uint32_t nfiles = sm_get_u32(in);
+	if (in->failed || nfiles > SM_MEMORY_FILES_MAX)
+		return -EBADMSG;
+	for (; ret->nfiles < nfiles; ret->nfiles++)
+		ret->files[ret->nfiles] = sm_message_get_fd(in, request);
+	size_t len = 0;
+	const void *pieces = sm_get_bytes(in, &len);
+	if (in->failed || len % sizeof *ret->pieces || len / sizeof *ret->pieces > SM_MEMORY_PIECES_MAX)
+		return -EBADMSG;
+	ret->pieces = malloc(len + 1);
+	if (!ret->pieces)
+		return -ENOMEM;
+	if (len)
+		memcpy(ret->pieces, pieces, len);
+	ret->npieces = len / sizeof *ret->pieces;
+	return 0;
+}
+
 void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build)
 {
 	sm_plan_put(&request->body, build->plan);
 	sm_message_put_fd(request, build->hv_fd);
 	sm_message_put_fd(request, build->kernel_fd);
 	sm_message_put_fd(request, build->initrd_fd);
-	sm_message_put_fd(request, build->ram_fd);
 	sm_message_put_fd(request, build->state_fd);
+	put_ram(request, build->ram);
 	sm_put_u32(&request->body, build->ndisks);
 	for (unsigned i = 0; i < build->ndisks; i++)
 		put_disk(request, &build->disks[i]);
@@ -122,6 +152,7 @@ static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader
                        struct sm_message *reply, struct sm_error *err)
 {
 	struct sm_disk disks[SM_PLAN_SLOTS_MAX] = { 0 };
+	struct sm_memory_source ram = { 0 };
 	struct sm_plan *plan = malloc(sizeof *plan);
 	if (!plan)
 		return sm_error_set(err, ENOMEM, "build: out of memory");
@@ -132,10 +163,11 @@ static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader
 	build.hv_fd = sm_message_get_fd(in, request);
 	build.kernel_fd = sm_message_get_fd(in, request);
 	build.initrd_fd = sm_message_get_fd(in, request);
-	build.ram_fd = sm_message_get_fd(in, request);
 	build.state_fd = sm_message_get_fd(in, request);
+	code = get_ram(in, request, &ram);
+	build.ram = ram.nfiles ? &ram : NULL;
 	build.ndisks = sm_get_u32(in);
-	if (in->failed || build.ndisks > SM_PLAN_SLOTS_MAX)
+	if (code < 0 || in->failed || build.ndisks > SM_PLAN_SLOTS_MAX)
 		code = sm_error_set(err, EBADMSG, "build request: malformed");
 	for (unsigned i = 0; i < build.ndisks && code == 0; i++) {
 		code = get_disk(in, request, &disks[i]);
@@ -158,6 +190,7 @@ static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader
 out:
 	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
 		free((void *)(uintptr_t)disks[i].segments);
+	sm_memory_source_done(&ram);
 	free(plan);
 	return code;
 }
@@ -193,9 +226,14 @@ static int serve_capture(struct sm_machine *machine, struct sm_reader *in, const
 	int ram_fd = sm_message_get_fd(in, request), state_fd = sm_message_get_fd(in, request);
 	if (ram_fd < 0 || state_fd < 0)
 		return sm_error_set(err, EBADF, "capture: two descriptors are needed");
+	bool dirty = sm_get_u8(in) != 0;
 	uint64_t bytes = 0;
-	int code = sm_machine_capture(machine, ram_fd, state_fd, &bytes, err);
+	struct sm_memory_extents extents = { 0 };
+	int code = sm_machine_capture(machine, ram_fd, state_fd, &bytes, dirty ? &extents : NULL, err);
 	sm_put_u64(&reply->body, bytes);
+	if (dirty)
+		sm_memory_extents_put(&reply->body, &extents);
+	sm_memory_extents_done(&extents);
 	return code;
 }
 

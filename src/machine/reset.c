@@ -19,6 +19,11 @@ static int guest_dirty(void *arg, const struct sm_memory_region *region, uint64_
 	return machine->hv->vm_dirty(machine->vm, region->gpa, bits, err);
 }
 
+int sm_machine_harvest(struct sm_machine *machine, struct sm_error *err)
+{
+	return sm_memory_harvest(machine->memory, guest_dirty, machine, err);
+}
+
 static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
 {
 	int code = 0;
@@ -45,9 +50,9 @@ static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state
 	sm_ring_clear(sm_platform_console(machine->platform));
 
 	struct sm_memory_rewound rewound;
-	int code = sm_memory_harvest(machine->memory, guest_dirty, machine, err);
+	int code = sm_machine_harvest(machine, err);
 	if (code >= 0)
-		code = sm_memory_rewind(machine->memory, machine->origin_ram_fd, &rewound, err);
+		code = sm_memory_rewind(machine->memory, &rewound, err);
 	if (code < 0)
 		return code;
 	ret->copied_bytes = rewound.copied_bytes;

@@ -96,11 +96,23 @@ int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_er
 	return sm_buf_failed(out) ? sm_error_sys(err, out->failed, "machine state") : 0;
 }
 
+static int save_ram(struct sm_machine *machine, int ram_fd, uint64_t *ret_ram_bytes,
+                    struct sm_memory_extents *ret_extents, struct sm_error *err)
+{
+	if (!ret_extents)
+		return sm_memory_save(machine->memory, ram_fd, ret_ram_bytes, err);
+	int code = sm_machine_harvest(machine, err);
+	return code < 0 ? code : sm_memory_save_dirty(machine->memory, ram_fd, ret_extents, ret_ram_bytes, err);
+}
+
 int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_error *err)
+                       struct sm_memory_extents *ret_extents, struct sm_error *err)
 {
 	if (machine->running)
 		return sm_error_set(err, EBUSY, "capture: the machine is running: pause it first");
+	if (ret_extents && !machine->origin_state)
+		return sm_error_set(err, EINVAL,
+		                    "capture: the machine was booted: there is no snapshot to differ from");
 	struct sm_buf state SM_BUF_CLEANUP;
 	sm_buf_init(&state, STATE_MAX);
 
@@ -108,7 +120,7 @@ int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uin
 	sm_loop_pause(machine->loop);
 	int code = sm_machine_save(machine, &state, err);
 	if (code >= 0)
-		code = sm_memory_save(machine->memory, ram_fd, ret_ram_bytes, err);
+		code = save_ram(machine, ram_fd, ret_ram_bytes, ret_extents, err);
 	sm_loop_resume(machine->loop);
 	if (code < 0)
 		return sm_error_context(err, "capture");

@@ -1,4 +1,4 @@
-/* What differs from the RAM file, and the way back to it. */
+/* What differs from the RAM files, and the way back to it. */
 #include "base/fd.h"
 #include "memory/internal.h"
 
@@ -101,62 +101,66 @@ bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, stru
 	return next_run(memory, memory->dirty, offset, ret);
 }
 
-static int copy_back(int ram_fd, const struct sm_memory_run *run, struct sm_error *err)
+static int copy_back(const struct sm_memory *memory, const struct sm_memory_run *run, struct sm_error *err)
 {
-	int code = sm_fd_pread_full(ram_fd, run->hva, run->bytes, run->offset);
-	return code < 0 ? sm_error_sys(err, code, "RAM file: read %llu bytes at %llu", (unsigned long long)run->bytes,
-	                               (unsigned long long)run->offset)
-	                : 0;
+	uint64_t end = run->offset + run->bytes;
+	for (uint64_t at = run->offset, next = end; at < end; at = next, next = end) {
+		int fd = sm_memory_source_at(&memory->source, at, &next);
+		int code = sm_fd_pread_full(fd, (uint8_t *)run->hva + (at - run->offset), next - at, at);
+		if (code < 0)
+			return sm_error_sys(err, code, "RAM file: read %llu bytes at %llu",
+			                    (unsigned long long)(next - at), (unsigned long long)at);
+	}
+	return 0;
 }
 
 /* Only whole host pages can be given back; what is dirty is made of such where the guest wrote it, and what host code
  * wrote is copied. */
-static int drop(struct sm_memory *memory, int ram_fd, const struct sm_memory_run *run, uint64_t *dropped,
-                struct sm_error *err)
+static int drop(struct sm_memory *memory, const struct sm_memory_run *run, uint64_t *dropped, struct sm_error *err)
 {
 	uint64_t page = memory->host_page;
 	uint64_t start = (run->offset + page - 1) / page * page, end = (run->offset + run->bytes) / page * page;
 	if (start >= end)
-		return copy_back(ram_fd, run, err);
+		return copy_back(memory, run, err);
 	struct sm_memory_run head = { run->offset, start - run->offset, run->hva };
 	struct sm_memory_run tail = { end, run->offset + run->bytes - end, (uint8_t *)run->hva + (end - run->offset) };
 	if (madvise((uint8_t *)run->hva + (start - run->offset), end - start, MADV_DONTNEED) < 0)
 		return sm_error_sys(err, errno, "guest RAM: give %llu bytes back", (unsigned long long)(end - start));
 	*dropped += end - start;
-	int code = head.bytes ? copy_back(ram_fd, &head, err) : 0;
-	return code == 0 && tail.bytes ? copy_back(ram_fd, &tail, err) : code;
+	int code = head.bytes ? copy_back(memory, &head, err) : 0;
+	return code == 0 && tail.bytes ? copy_back(memory, &tail, err) : code;
 }
 
 /* kept, less what was written to since. */
-static int drop_kept(struct sm_memory *memory, int ram_fd, struct sm_memory_rewound *ret, struct sm_error *err)
+static int drop_kept(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err)
 {
 	uint64_t words = (memory->bytes / SM_MEMORY_PAGE + 63) / 64;
 	struct sm_memory_run run;
 	for (uint64_t i = 0; i < words; i++)
 		memory->kept[i] &= ~memory->dirty[i];
 	for (uint64_t offset = 0; next_run(memory, memory->kept, &offset, &run);) {
-		int code = drop(memory, ram_fd, &run, &ret->dropped_bytes, err);
+		int code = drop(memory, &run, &ret->dropped_bytes, err);
 		if (code < 0)
 			return code;
 	}
 	return 0;
 }
 
-int sm_memory_rewind(struct sm_memory *memory, int ram_fd, struct sm_memory_rewound *ret, struct sm_error *err)
+int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err)
 {
 	*ret = (struct sm_memory_rewound){ 0 };
 	uint64_t words = (memory->bytes / SM_MEMORY_PAGE + 63) / 64;
 	struct sm_memory_run run;
 	if (!memory->kept && !(memory->kept = calloc(words, sizeof *memory->kept)))
 		return sm_error_set(err, ENOMEM, "dirty pages: out of memory");
-	int code = drop_kept(memory, ram_fd, ret, err);
+	int code = drop_kept(memory, ret, err);
 	memset(memory->kept, 0, words * sizeof *memory->kept);
 	for (uint64_t offset = 0; code == 0 && next_run(memory, memory->dirty, &offset, &run);) {
 		if (ret->copied_bytes + run.bytes > COPY_MAX_BYTES) {
-			code = drop(memory, ram_fd, &run, &ret->dropped_bytes, err);
+			code = drop(memory, &run, &ret->dropped_bytes, err);
 			continue;
 		}
-		code = copy_back(ram_fd, &run, err);
+		code = copy_back(memory, &run, err);
 		ret->copied_bytes += run.bytes;
 		set_pages(memory->kept, run.offset / SM_MEMORY_PAGE, run.bytes / SM_MEMORY_PAGE);
 	}

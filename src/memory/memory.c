@@ -1,7 +1,5 @@
 #include "memory/internal.h"
 
-#include "base/fd.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,9 +8,6 @@
 #include <unistd.h>
 
 #define HUGE_PAGE (2 * SM_MIB)
-
-/* One write while saving: enough to be cheap a byte. */
-#define WRITE_MAX (4 * SM_MIB)
 
 /* Guest RAM is not a child's business, nor a core dump's.  Huge pages for a file would be up to its file system. */
 static int advise(const struct sm_memory_region *region, bool anonymous, struct sm_error *err)
@@ -26,12 +21,40 @@ static int advise(const struct sm_memory_region *region, bool anonymous, struct 
 	return 0;
 }
 
+bool sm_memory_clip(const struct sm_memory_region *region, uint64_t offset, uint64_t bytes, struct sm_memory_run *ret)
+{
+	uint64_t start = offset > region->file_offset ? offset : region->file_offset;
+	uint64_t end = offset + bytes, last = region->file_offset + region->bytes;
+	if (end > last)
+		end = last;
+	if (start >= end)
+		return false;
+	*ret = (struct sm_memory_run){ start, end - start, (uint8_t *)region->hva + (start - region->file_offset) };
+	return true;
+}
+
+/* Over the first file, which is mapped whole. */
+static int map_pieces(const struct sm_memory *memory, const struct sm_memory_region *region, struct sm_error *err)
+{
+	for (size_t i = 0; i < memory->source.npieces; i++) {
+		const struct sm_memory_piece *piece = &memory->source.pieces[i];
+		struct sm_memory_run run;
+		if (!sm_memory_clip(region, piece->offset, piece->bytes, &run))
+			continue;
+		if (mmap(run.hva, run.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE,
+		         memory->source.files[piece->file], (off_t)run.offset) == MAP_FAILED)
+			return sm_error_sys(err, errno, "map piece %zu of %zu of guest RAM", i, memory->source.npieces);
+	}
+	return 0;
+}
+
 /* Reserve more than the region, so that there is an address with hva = gpa (mod 2 MiB); what is left over stays
  * inaccessible on both sides. */
-static int map_region(struct sm_memory *memory, size_t index, int ram_fd, struct sm_error *err)
+static int map_region(struct sm_memory *memory, size_t index, struct sm_error *err)
 {
 	struct sm_memory_region *region = &memory->regions[index];
 	struct sm_memory_reservation *reservation = &memory->reservations[index];
+	const int ram_fd = memory->source.nfiles ? memory->source.files[0] : -1;
 	size_t bytes = region->bytes + 2 * HUGE_PAGE;
 	void *start = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (start == MAP_FAILED)
@@ -50,7 +73,8 @@ static int map_region(struct sm_memory *memory, size_t index, int ram_fd, struct
 		return sm_error_sys(err, errno, "map %llu MiB of guest RAM",
 		                    (unsigned long long)(region->bytes / SM_MIB));
 	region->hva = hva;
-	return advise(region, ram_fd < 0, err);
+	int code = map_pieces(memory, region, err);
+	return code < 0 ? code : advise(region, ram_fd < 0, err);
 }
 
 /* A mapping past the end of a file would be a SIGBUS waiting to happen. */
@@ -67,8 +91,26 @@ static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_erro
 	return 0;
 }
 
-int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, struct sm_memory **ret_memory,
-                  struct sm_error *err)
+static int check_source(const struct sm_memory *memory, struct sm_error *err)
+{
+	int code = 0;
+	for (unsigned i = 0; i < memory->source.nfiles && code == 0; i++)
+		code = check_file(memory, memory->source.files[i], err);
+	for (size_t i = 0; i < memory->source.npieces && code == 0; i++) {
+		const struct sm_memory_piece *piece = &memory->source.pieces[i];
+		if (piece->offset % memory->host_page || piece->bytes % memory->host_page)
+			code =
+			    sm_error_set(err, EINVAL,
+			                 "guest RAM: 0x%llx bytes at 0x%llx of a RAM file are not made of host pages "
+			                 "(%llu bytes)",
+			                 (unsigned long long)piece->bytes, (unsigned long long)piece->offset,
+			                 (unsigned long long)memory->host_page);
+	}
+	return code;
+}
+
+int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *source, uint64_t page_bytes,
+                  struct sm_memory **ret_memory, struct sm_error *err)
 {
 	struct sm_memory *memory = calloc(1, sizeof *memory);
 	if (!memory)
@@ -89,7 +131,8 @@ int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, s
 		};
 		memory->bytes += plan->ram[i].bytes;
 	}
-	if (ram_fd >= 0 && (code = check_file(memory, ram_fd, err)) < 0)
+	if (source && ((code = sm_memory_source_copy(source, &memory->source, err)) < 0 ||
+	               (code = check_source(memory, err)) < 0))
 		goto fail;
 
 	/* The C library gives a large zeroed array as untouched pages, so that marks cost what is marked. */
@@ -101,7 +144,7 @@ int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, s
 		goto fail;
 	}
 	for (size_t i = 0; i < memory->nregions && code == 0; i++)
-		code = map_region(memory, i, ram_fd, err);
+		code = map_region(memory, i, err);
 	if (code < 0)
 		goto fail;
 	*ret_memory = memory;
@@ -121,6 +164,7 @@ void sm_memory_free(struct sm_memory *memory)
 	free(memory->marks);
 	free(memory->dirty);
 	free(memory->kept);
+	sm_memory_source_close(&memory->source);
 	free(memory);
 }
 
@@ -224,59 +268,5 @@ int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 	uintptr_t end = ((uintptr_t)at + len) / page * page;
 	if (start < end && madvise((void *)start, end - start, MADV_DONTNEED) < 0)
 		return -errno;
-	return 0;
-}
-
-/* Most pages in use differ from zero in their first words; the rest of the loop is what the compiler makes vectors of.
- */
-static bool is_zero(const uint8_t *page)
-{
-	const uint64_t *words = (const uint64_t *)page;
-	for (size_t i = 0; i < SM_MEMORY_PAGE / sizeof *words; i += 16) {
-		uint64_t any = 0;
-		for (size_t j = 0; j < 16; j++)
-			any |= words[i + j];
-		if (any)
-			return false;
-	}
-	return true;
-}
-
-static int save_region(const struct sm_memory_region *region, int fd, uint64_t *data_bytes, struct sm_error *err)
-{
-	const uint8_t *hva = region->hva;
-	for (uint64_t at = 0; at < region->bytes;) {
-		if (is_zero(hva + at)) {
-			at += SM_MEMORY_PAGE;
-			continue;
-		}
-		uint64_t end = at + SM_MEMORY_PAGE;
-		while (end < region->bytes && end - at < WRITE_MAX && !is_zero(hva + end))
-			end += SM_MEMORY_PAGE;
-		int code = sm_fd_pwrite_full(fd, hva + at, end - at, region->file_offset + at);
-		if (code < 0)
-			return sm_error_sys(err, code, "RAM file: write %llu bytes at %llu",
-			                    (unsigned long long)(end - at),
-			                    (unsigned long long)(region->file_offset + at));
-		*data_bytes += end - at;
-		at = end;
-	}
-	return 0;
-}
-
-int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err)
-{
-	/* Down to nothing first: what the file held must not show through the holes. */
-	if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t)memory->bytes) < 0)
-		return sm_error_sys(err, errno, "RAM file: set its size to %llu bytes",
-		                    (unsigned long long)memory->bytes);
-	uint64_t data_bytes = 0;
-	for (size_t i = 0; i < memory->nregions; i++) {
-		int code = save_region(&memory->regions[i], fd, &data_bytes, err);
-		if (code < 0)
-			return code;
-	}
-	if (ret_data_bytes)
-		*ret_data_bytes = data_bytes;
 	return 0;
 }

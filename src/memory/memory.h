@@ -6,6 +6,7 @@
 #define SM_MEMORY_MEMORY_H
 
 #include "base/error.h"
+#include "memory/source.h"
 #include "plan/plan.h"
 
 #include <stdbool.h>
@@ -24,12 +25,11 @@ struct sm_memory_region {
 	uint64_t file_offset; /* of this region in a RAM file: regions follow each other */
 };
 
-/* Map the plan's RAM.  ram_fd < 0: anonymous and zero; else a file of at least the RAM's size, mapped
- * MAP_PRIVATE (copy on write), not kept.  page_bytes: 0, or the page size of a host whose rules are to be kept, a
- * multiple of this host's.  -ENOMEM, -EBADMSG for a file that is too short, -EINVAL for RAM that is not made of host
- * pages. */
-int sm_memory_new(const struct sm_plan *plan, int ram_fd, uint64_t page_bytes, struct sm_memory **ret_memory,
-                  struct sm_error *err);
+/* Map the plan's RAM.  `source` NULL: anonymous and zero; else files of at least the RAM's size, mapped MAP_PRIVATE
+ * (copy on write); it is copied.  page_bytes: 0, or the page size of a host whose rules are to be kept, a multiple of
+ * this host's.  -ENOMEM, -EBADMSG for a file that is too short, -EINVAL for RAM that is not made of host pages. */
+int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *source, uint64_t page_bytes,
+                  struct sm_memory **ret_memory, struct sm_error *err);
 void sm_memory_free(struct sm_memory *memory);
 
 size_t sm_memory_regions(const struct sm_memory *memory, const struct sm_memory_region **ret_regions);
@@ -53,7 +53,7 @@ int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len);
  * host code (any of the above), or by what was harvested. */
 bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa);
 
-/* dirty.c: what differs from the RAM file that was mapped.  All of it while no vCPU and no device runs.
+/* dirty.c: what differs from the RAM files that were mapped.  All of it while no vCPU and no device runs.
  *
  * harvest adds what host code has written, and what `guest` says: called once a region, it sets a bit in `bits` (all
  * zero) for each host page that the guest has written, lowest first. */
@@ -67,16 +67,21 @@ struct sm_memory_run {
 };
 bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, struct sm_memory_run *ret);
 
-/* Make all RAM what the file, still the same, says; nothing is dirty then.  Few pages are copied, of many the rest is
+/* Make all RAM what the files, still the same, say; nothing is dirty then.  Few pages are copied, of many the rest is
  * given back to the host; what the rewind before has copied, and nobody wrote to since, is given back too, so private
  * memory does not grow from one rewind to the next. */
 struct sm_memory_rewound {
 	uint64_t copied_bytes, dropped_bytes;
 };
-int sm_memory_rewind(struct sm_memory *memory, int ram_fd, struct sm_memory_rewound *ret, struct sm_error *err);
+int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err);
 
-/* Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
+/* save.c.  Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
  * Only while no vCPU runs.  *ret_data_bytes: what was not zero. */
 int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err);
+/* The same, but only what was harvested, and *ret_extents says where that is, to be laid over the files that were
+ * mapped.  Where that would make more than SM_MEMORY_PIECES_MAX pieces, what lies between is written too.  -EINVAL for
+ * RAM that was not mapped from files, -E2BIG for what was from as many as there may be. */
+int sm_memory_save_dirty(const struct sm_memory *memory, int fd, struct sm_memory_extents *ret_extents,
+                         uint64_t *ret_data_bytes, struct sm_error *err);
 
 #endif

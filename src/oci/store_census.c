@@ -283,6 +283,7 @@ void sm_oci_census_done(struct sm_oci_census *census)
 		for (size_t j = 0; j < facts->nfiles; j++)
 			free(facts->files[j]);
 		free(facts->files);
+		free(facts->parent);
 	}
 	free(census->refs);
 	free(census->snapshots);

@@ -21,6 +21,7 @@ struct sm_oci_facts {
 	char image[SM_OCI_DIGEST_SIZE]; /* the manifest it was made of; "": not said */
 	char **files;                   /* absolute paths */
 	size_t nfiles;
+	char *parent; /* the snapshot that it leans on; NULL: none */
 };
 /* The store does not know how snapshots are written: the caller gives what reads one folder's facts. */
 typedef int (*sm_oci_facts_read)(const char *folder, struct sm_oci_facts *ret_facts, struct sm_error *err);

@@ -44,16 +44,19 @@ static int mark_refs(struct gc *gc, struct sm_error *err)
 }
 
 /* Opened for writing: where flock is made of POSIX locks, only that can be locked alone. */
-static int open_entry(const struct sm_oci_folder *folder, const char *name)
+static int open_file(const char *path)
 {
-	char path[PATH_MAX];
-	int code = sm_path_format(path, NULL, "%s/%s", folder->path, name);
-	if (code < 0)
-		return code;
 	int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && (errno == EACCES || errno == EROFS))
 		fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
 	return fd < 0 ? -errno : fd;
+}
+
+static int open_entry(const struct sm_oci_folder *folder, const char *name)
+{
+	char path[PATH_MAX];
+	int code = sm_path_format(path, NULL, "%s/%s", folder->path, name);
+	return code < 0 ? code : open_file(path);
 }
 
 static bool is_held(const struct sm_oci_folder *folder, const char *name)
@@ -93,9 +96,9 @@ static bool is_snapshot_held(const struct sm_oci_snapshot *snapshot, int *ret_fd
 	*ret_fd = -1;
 	if (sm_path_format(ram, NULL, "%s/ram", snapshot->path) < 0)
 		return true;
-	*ret_fd = open(ram, O_RDWR | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+	*ret_fd = open_file(ram);
 	if (*ret_fd < 0)
-		return errno != ENOENT;
+		return *ret_fd != -ENOENT;
 	if (!sm_oci_is_held(*ret_fd))
 		return false;
 	sm_fd_close(ret_fd);
@@ -107,6 +110,21 @@ static bool has_reference(const struct gc *gc, const char *digest)
 	for (size_t i = 0; i < gc->census.nrefs; i++)
 		if (!strcmp(gc->census.refs[i].digest, digest))
 			return true;
+	return false;
+}
+
+/* Does any other lean on it?  By the last part of the path, wherever the store was when it was written down.  What
+ * cannot be read may lean on anything.  Of a chain that nobody needs each run takes the last. */
+static bool is_parent(const struct gc *gc, const struct sm_oci_snapshot *snapshot)
+{
+	for (size_t i = 0; i < gc->census.nsnapshots; i++) {
+		const struct sm_oci_snapshot *other = &gc->census.snapshots[i];
+		if (other->gone)
+			continue;
+		const char *slash = other->facts.parent ? strrchr(other->facts.parent, '/') : NULL;
+		if (other->error.code || (slash && !strcmp(slash + 1, snapshot->entry->name)))
+			return true;
+	}
 	return false;
 }
 
@@ -206,7 +224,7 @@ static int judge_snapshot(struct gc *gc, const struct sm_oci_snapshot *snapshot,
 		SM_FD_CLEANUP int fd = -1;
 		if (is_young(gc, snapshot->entry))
 			gc->young++;
-		else if (is_snapshot_held(snapshot, &fd))
+		else if (is_parent(gc, snapshot) || is_snapshot_held(snapshot, &fd))
 			gc->held++;
 		else
 			return remove_snapshot(gc, snapshot, err);

@@ -19,6 +19,7 @@ void sm_format_meta_done(struct sm_format_meta *meta)
 	sm_sources_done(&meta->sources);
 	free(meta->metadata);
 	meta->metadata = NULL;
+	sm_memory_extents_done(&meta->extents);
 }
 
 static void put_file(struct sm_buf *buf, const struct sm_format_file *file)
@@ -48,7 +49,26 @@ void sm_format_put(struct sm_buf *buf, const struct sm_format_meta *meta)
 	put_file(buf, &meta->state);
 	sm_put_u64(buf, meta->ram_data_bytes);
 	sm_put_bytes(buf, meta->metadata, meta->metadata_len);
+	sm_put_str(buf, meta->host);
+	sm_put_str(buf, meta->parent);
+	if (meta->parent[0]) {
+		sm_put_str(buf, meta->parent_sha256);
+		sm_memory_extents_put(buf, &meta->extents);
+	}
 	sm_record_end(buf, record);
+}
+
+/* What version 2 has more than version 1. */
+static int get_rest(struct sm_reader *in, struct sm_format_meta *meta, struct sm_error *err)
+{
+	sm_get_str(in, meta->host, sizeof meta->host);
+	sm_get_str(in, meta->parent, sizeof meta->parent);
+	if (in->failed || !meta->parent[0])
+		return 0; /* sm_record_close tells */
+	sm_get_str(in, meta->parent_sha256, sizeof meta->parent_sha256);
+	if (meta->parent[0] != '/')
+		return sm_error_set(err, EBADMSG, "snapshot: the parent's path is not absolute");
+	return sm_memory_extents_get(in, meta->plan.memory_mib * SM_MIB, &meta->extents, err);
 }
 
 int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta, struct sm_error *err)
@@ -56,7 +76,8 @@ int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta,
 	struct sm_reader all, in;
 	sm_reader_init(&all, data, len);
 	memset(ret_meta, 0, sizeof *ret_meta);
-	int code = sm_record_open(&all, tag_snapshot, SM_SNAPSHOT_VERSION, "snapshot", &in, err);
+	uint16_t version = sm_record_version(&all) == 1 ? 1 : SM_SNAPSHOT_VERSION;
+	int code = sm_record_open(&all, tag_snapshot, version, "snapshot", &in, err);
 	if (code < 0)
 		return code;
 	code = sm_plan_get(&in, &ret_meta->plan, err);
@@ -68,7 +89,10 @@ int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta,
 	get_file(&in, &ret_meta->state);
 	ret_meta->ram_data_bytes = sm_get_u64(&in);
 	const void *metadata = sm_get_bytes(&in, &ret_meta->metadata_len);
-	code = sm_record_close(&in, "snapshot", err);
+	if (version > 1)
+		code = get_rest(&in, ret_meta, err);
+	if (code >= 0)
+		code = sm_record_close(&in, "snapshot", err);
 	if (code >= 0 && !sm_reader_at_end(&all))
 		code = sm_error_set(err, EBADMSG, "snapshot: bytes after the record");
 	if (code < 0)
@@ -92,6 +116,8 @@ int sm_format_read(const char *folder, struct sm_format_meta *ret_meta, struct s
 	if (code < 0)
 		return code;
 	code = sm_format_get(data, len, ret_meta, err);
+	if (code >= 0 && (code = sm_sha256_hex(data, len, ret_meta->sha256)) < 0)
+		sm_error_sys(err, code, "hash");
 	free(data);
 	return code < 0 ? sm_error_context(err, "meta") : 0;
 }

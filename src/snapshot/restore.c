@@ -1,21 +1,12 @@
 #include "base/fd.h"
 #include "base/path.h"
 #include "oci/store_lock.h"
-#include "snapshot/format.h"
-#include "snapshot/snapshot.h"
+#include "snapshot/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-
-struct sm_snapshot {
-	atomic_int references;
-	char path[PATH_MAX];
-	struct sm_format_meta meta;
-	int ram_fd, state_fd;
-	struct sm_opened opened; /* the disks, kept open so that a restore opens nothing */
-};
+#include <string.h>
 
 static int open_file(const char *folder, const char *name, struct sm_error *err)
 {
@@ -27,25 +18,59 @@ static int open_file(const char *folder, const char *name, struct sm_error *err)
 	return fd < 0 ? sm_error_sys(err, errno, "%s", name) : fd;
 }
 
-static int open_all(struct sm_snapshot *snapshot, bool verify, struct sm_error *err)
-{
-	int code = sm_format_read(snapshot->path, &snapshot->meta, err);
-	if (code < 0)
-		return code;
+/* A folder's RAM, and what it leans on below it: the snapshot's own, then its parent's, and so on. */
+static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder, bool verify,
+                    struct sm_error *err);
 
-	snapshot->ram_fd = open_file(snapshot->path, "ram", err);
-	if (snapshot->ram_fd < 0)
-		return snapshot->ram_fd;
+static int open_parent(struct sm_snapshot *snapshot, const struct sm_format_meta *child, bool verify,
+                       struct sm_error *err)
+{
+	struct sm_format_meta *meta = calloc(1, sizeof *meta);
+	int code = meta ? sm_format_read(child->parent, meta, err) : sm_error_set(err, ENOMEM, "out of memory");
+	if (code >= 0 && strcmp(meta->sha256, child->parent_sha256))
+		code =
+		    sm_error_set(err, EBADMSG, "meta: sha256 is %s, expected %s: not what the snapshot was made from",
+		                 meta->sha256, child->parent_sha256);
+	if (code >= 0)
+		code = open_ram(snapshot, meta, child->parent, verify, err);
+	if (meta)
+		sm_format_meta_done(meta);
+	free(meta);
+	return code < 0 ? sm_error_context(err, "parent %s", child->parent) : 0;
+}
+
+static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder, bool verify,
+                    struct sm_error *err)
+{
+	if (snapshot->nfiles == SM_MEMORY_FILES_MAX)
+		return sm_error_set(err, E2BIG, "more than %u snapshots lean on each other", SM_MEMORY_FILES_MAX);
+	int fd = open_file(folder, "ram", err);
+	if (fd < 0)
+		return fd;
+	snapshot->files[snapshot->nfiles++] = fd;
 	/* The snapshot, and every machine that maps its RAM, keep it from the store's gc. */
-	code = sm_oci_hold(snapshot->ram_fd);
+	int code = sm_oci_hold(fd);
 	if (code < 0)
 		return sm_error_sys(err, code, "ram");
+	code = sm_format_check(fd, "ram", &meta->ram, verify, err);
+	if (code >= 0 && meta->parent[0])
+		code = open_parent(snapshot, meta, verify, err);
+	return code < 0 ? code : sm_memory_source_add(&snapshot->ram, fd, meta->parent[0] ? &meta->extents : NULL, err);
+}
+
+static int open_all(struct sm_snapshot *snapshot, bool verify, struct sm_error *err)
+{
+	if (!realpath(snapshot->path, snapshot->absolute))
+		return sm_error_sys(err, errno, "meta");
+	int code = sm_format_read(snapshot->path, &snapshot->meta, err);
+	if (code >= 0)
+		code = open_ram(snapshot, &snapshot->meta, snapshot->path, verify, err);
+	if (code < 0)
+		return code;
 	snapshot->state_fd = open_file(snapshot->path, "state", err);
 	if (snapshot->state_fd < 0)
 		return snapshot->state_fd;
-	code = sm_format_check(snapshot->ram_fd, "ram", &snapshot->meta.ram, verify, err);
-	if (code >= 0)
-		code = sm_format_check(snapshot->state_fd, "state", &snapshot->meta.state, verify, err);
+	code = sm_format_check(snapshot->state_fd, "state", &snapshot->meta.state, verify, err);
 	if (code >= 0)
 		code = sm_sources_open(&snapshot->meta.sources, &snapshot->opened, err);
 	return code;
@@ -57,7 +82,7 @@ int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_sna
 	if (!snapshot)
 		return sm_error_set(err, ENOMEM, "snapshot %s: out of memory", path);
 	atomic_init(&snapshot->references, 1);
-	snapshot->ram_fd = snapshot->state_fd = -1;
+	snapshot->state_fd = -1;
 	snapshot->opened.kernel_fd = snapshot->opened.initrd_fd = -1;
 	int code = sm_path_format(snapshot->path, err, "%s", path);
 	if (code >= 0)
@@ -81,7 +106,9 @@ void sm_snapshot_unref(struct sm_snapshot *snapshot)
 	if (!snapshot || atomic_fetch_sub(&snapshot->references, 1) > 1)
 		return;
 	sm_opened_done(&snapshot->opened);
-	sm_fd_close(&snapshot->ram_fd);
+	sm_memory_source_done(&snapshot->ram);
+	while (snapshot->nfiles > 0)
+		sm_fd_close(&snapshot->files[--snapshot->nfiles]);
 	sm_fd_close(&snapshot->state_fd);
 	sm_format_meta_done(&snapshot->meta);
 	free(snapshot);
@@ -90,6 +117,11 @@ void sm_snapshot_unref(struct sm_snapshot *snapshot)
 const char *sm_snapshot_path(const struct sm_snapshot *snapshot)
 {
 	return snapshot->path;
+}
+
+const char *sm_snapshot_parent(const struct sm_snapshot *snapshot)
+{
+	return snapshot->meta.parent[0] ? snapshot->meta.parent : NULL;
 }
 
 const struct sm_plan *sm_snapshot_plan(const struct sm_snapshot *snapshot)
@@ -121,11 +153,17 @@ int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport 
 		.hv_fd = hv_fd,
 		.kernel_fd = -1,
 		.initrd_fd = -1,
-		.ram_fd = snapshot->ram_fd,
 		.state_fd = snapshot->state_fd,
+		.ram = &snapshot->ram,
 		.ndisks = snapshot->opened.ndisks,
 		.disks = snapshot->opened.disks,
 	};
 	int code = sm_control_open(transport, &build, ret_control, ret_times, err);
-	return code < 0 ? sm_error_context(err, "snapshot %s", snapshot->path) : 0;
+	if (code >= 0)
+		return 0;
+	char here[sizeof snapshot->meta.host];
+	sm_format_host(here);
+	if (snapshot->meta.host[0] && strcmp(here, snapshot->meta.host))
+		sm_error_context(err, "made on %s, this is %s", snapshot->meta.host, here);
+	return sm_error_context(err, "snapshot %s", snapshot->path);
 }

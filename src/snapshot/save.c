@@ -1,7 +1,6 @@
 #include "base/fd.h"
 #include "base/path.h"
-#include "snapshot/format.h"
-#include "snapshot/snapshot.h"
+#include "snapshot/inside.h"
 #include "snapshot/stores.h"
 
 #include <errno.h>
@@ -20,13 +19,13 @@ static uint64_t now_us(void)
 	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
 }
 
-static int create(const char *folder, const char *name, struct sm_error *err)
+static int create(const char *folder, const char *name, mode_t mode, struct sm_error *err)
 {
 	char path[PATH_MAX];
 	int code = sm_path_format(path, err, "%s/%s", folder, name);
 	if (code < 0)
 		return code;
-	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode);
 	return fd < 0 ? sm_error_sys(err, errno, "%s", path) : fd;
 }
 
@@ -44,34 +43,47 @@ static int finish_file(int fd, struct sm_format_file *file, uint64_t *hash_us, u
 	return sm_format_stamp(fd, file, err);
 }
 
+static int write_file(const char *folder, const char *name, const void *data, size_t len, struct sm_error *err)
+{
+	int fd SM_FD_CLEANUP = create(folder, name, 0644, err);
+	if (fd < 0)
+		return fd;
+	int code = sm_fd_write_full(fd, data, len);
+	if (code >= 0 && fsync(fd) < 0)
+		code = -errno;
+	return code < 0 ? sm_error_sys(err, code, "%s", name) : 0;
+}
+
 static int write_meta(const char *folder, const struct sm_format_meta *meta, struct sm_error *err)
 {
+	char *manifest = NULL;
+	int code = sm_format_manifest(meta, &manifest, err);
+	if (code >= 0)
+		code = write_file(folder, "manifest.json", manifest, strlen(manifest), err);
+	free(manifest);
+	if (code < 0)
+		return code;
 	struct sm_buf buf SM_BUF_CLEANUP;
 	sm_buf_init(&buf, 16u << 20);
 	sm_format_put(&buf, meta);
 	if (sm_buf_failed(&buf))
 		return sm_error_sys(err, buf.failed, "meta");
-	int fd SM_FD_CLEANUP = create(folder, "meta", err);
-	if (fd < 0)
-		return fd;
-	int code = sm_fd_write_full(fd, buf.data, buf.len);
-	if (code >= 0 && fsync(fd) < 0)
-		code = -errno;
-	return code < 0 ? sm_error_sys(err, code, "meta") : 0;
+	return write_file(folder, "meta", buf.data, buf.len, err);
 }
 
-static int fill(struct sm_control *control, struct sm_format_meta *meta, const char *folder,
-                struct sm_snapshot_times *times, struct sm_error *err)
+static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *folder,
+                     struct sm_snapshot_times *times, struct sm_error *err)
 {
-	int ram_fd SM_FD_CLEANUP = create(folder, "ram", err);
+	/* Nobody writes to them any more but through these descriptors. */
+	int ram_fd SM_FD_CLEANUP = create(folder, "ram", 0400, err);
 	if (ram_fd < 0)
 		return ram_fd;
-	int state_fd SM_FD_CLEANUP = create(folder, "state", err);
+	int state_fd SM_FD_CLEANUP = create(folder, "state", 0400, err);
 	if (state_fd < 0)
 		return state_fd;
 
 	uint64_t start = now_us();
-	int code = sm_control_capture(control, ram_fd, state_fd, &meta->ram_data_bytes, err);
+	int code = fill(arg, ram_fd, state_fd, meta, err);
 	if (code < 0)
 		return code;
 	times->capture_us = now_us() - start;
@@ -87,8 +99,8 @@ static int fill(struct sm_control *control, struct sm_format_meta *meta, const c
 	return code < 0 ? code : sm_path_sync_dir(folder, err);
 }
 
-static int save(struct sm_control *control, const struct sm_sources *sources, const void *metadata, size_t metadata_len,
-                const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err)
+int sm_snapshot_publish(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *path,
+                        struct sm_snapshot_times *ret_times, struct sm_error *err)
 {
 	uint64_t start = now_us();
 	struct sm_snapshot_times times = { 0 };
@@ -98,18 +110,8 @@ static int save(struct sm_control *control, const struct sm_sources *sources, co
 		return code;
 	if (!mkdtemp(temporary))
 		return sm_error_sys(err, errno, "snapshot %s", path);
-
-	struct sm_format_meta *meta = calloc(1, sizeof *meta);
-	code = meta ? 0 : sm_error_set(err, ENOMEM, "out of memory");
-	if (code == 0) {
-		/* Borrowed: nothing here is freed by us but the struct. */
-		meta->plan = *sm_control_plan(control);
-		meta->sources = *sources;
-		meta->metadata = (uint8_t *)(uintptr_t)metadata;
-		meta->metadata_len = metadata_len;
-		code = fill(control, meta, temporary, &times, err);
-		free(meta);
-	}
+	sm_format_host(meta->host);
+	code = write_all(meta, fill, arg, temporary, &times, err);
 	if (code == 0 && chmod(temporary, 0755) < 0)
 		code = sm_error_sys(err, errno, "%s", temporary);
 	if (code == 0 && renameat2(AT_FDCWD, temporary, AT_FDCWD, path, RENAME_NOREPLACE) < 0)
@@ -132,21 +134,58 @@ static int save(struct sm_control *control, const struct sm_sources *sources, co
 	return code;
 }
 
-int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, const void *metadata,
-                     size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err)
+/* A child of what is no longer there could never be opened. */
+static int check_parent(const struct sm_snapshot *parent, struct sm_error *err)
+{
+	struct sm_format_meta *meta = calloc(1, sizeof *meta);
+	if (!meta)
+		return sm_error_set(err, ENOMEM, "out of memory");
+	int code = sm_format_read(parent->absolute, meta, err);
+	if (code >= 0 && strcmp(meta->sha256, parent->meta.sha256))
+		code = sm_error_set(err, EBADMSG, "meta: sha256 is %s, was %s: it was changed or replaced",
+		                    meta->sha256, parent->meta.sha256);
+	sm_format_meta_done(meta);
+	free(meta);
+	return code < 0 ? sm_error_context(err, "parent %s", parent->absolute) : 0;
+}
+
+static int capture(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
+{
+	return sm_control_capture(arg, ram_fd, state_fd, &meta->ram_data_bytes, meta->parent[0] ? &meta->extents : NULL,
+	                          err);
+}
+
+int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, struct sm_snapshot *parent,
+                     const void *metadata, size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times,
+                     struct sm_error *err)
 {
 	if (metadata_len > SM_SNAPSHOT_METADATA_MAX)
 		return sm_error_set(err, E2BIG, "snapshot %s: %zu bytes of metadata, at most %u", path, metadata_len,
 		                    SM_SNAPSHOT_METADATA_MAX);
 	struct sm_snapshot_stores *stores = calloc(1, sizeof *stores);
-	if (!stores)
-		return sm_error_sys(err, ENOMEM, "snapshot %s", path);
-	int code = sm_snapshot_stores_begin(sources, path, stores, err);
-	if (code < 0)
+	struct sm_format_meta *meta = calloc(1, sizeof *meta);
+	int code = stores && meta ? 0 : sm_error_set(err, ENOMEM, "out of memory");
+	if (code == 0)
+		code = sm_snapshot_stores_begin(sources, path, stores, err);
+	if (code >= 0 && parent) {
+		code = check_parent(parent, err);
+		memcpy(meta->parent, parent->absolute, sizeof meta->parent);
+		memcpy(meta->parent_sha256, parent->meta.sha256, sizeof meta->parent_sha256);
+	}
+	if (code < 0) {
 		sm_error_context(err, "snapshot %s", path);
-	else
-		code = save(control, sources, metadata, metadata_len, path, ret_times, err);
-	sm_snapshot_stores_end(stores);
+	} else {
+		/* Borrowed, but for the extents. */
+		meta->plan = *sm_control_plan(control);
+		meta->sources = *sources;
+		meta->metadata = (uint8_t *)(uintptr_t)metadata;
+		meta->metadata_len = metadata_len;
+		code = sm_snapshot_publish(meta, capture, control, path, ret_times, err);
+		sm_memory_extents_done(&meta->extents);
+	}
+	if (stores)
+		sm_snapshot_stores_end(stores);
 	free(stores);
+	free(meta);
 	return code;
 }

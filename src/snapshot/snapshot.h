@@ -1,8 +1,13 @@
 /* Snapshots: a paused machine as a folder, and machines made from it.
  *
- *   meta    one record: plan, disks, metadata, and size, SHA-256 and stamp of the other two files
- *   state   vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
- *   ram     guest RAM, zero pages are holes
+ *   meta            one record: plan, disks, metadata, size, SHA-256 and stamp of the next two files, parent
+ *   state           vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
+ *   ram             guest RAM, zero pages are holes
+ *   manifest.json   what of this people and tools may want; never read back
+ *
+ * A snapshot of a restored machine can have in `ram` only what has changed since: then meta names the parent by path
+ * and by the hash of its meta, and says which RAM is the child's own (its holes there are zeros).  Opening such a one
+ * opens and checks its parents, too; a restored machine maps each page from where it is.
  *
  * The folder appears whole, by rename.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when
  * a stamp differs (the folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is
@@ -17,7 +22,7 @@
 
 #include <stdint.h>
 
-#define SM_SNAPSHOT_VERSION      1
+#define SM_SNAPSHOT_VERSION      2 /* 1: without host and parent; still read */
 #define SM_SNAPSHOT_METADATA_MAX (1u << 20)
 
 struct sm_snapshot;
@@ -28,9 +33,14 @@ struct sm_snapshot_times {
 };
 
 /* Save a paused machine.  `path` must not exist (-EEXIST); its folder must.  metadata: the caller's bytes, kept as they
- * are. */
-int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, const void *metadata,
-                     size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times, struct sm_error *err);
+ * are.  `parent`: what the machine was restored from, to store only what differs; NULL: store all.  -EBADMSG or -ENOENT
+ * when the parent's folder is not what it was. */
+int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, struct sm_snapshot *parent,
+                     const void *metadata, size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times,
+                     struct sm_error *err);
+/* A copy that leans on no other. */
+int sm_snapshot_flatten(struct sm_snapshot *snapshot, const char *path, struct sm_snapshot_times *ret_times,
+                        struct sm_error *err);
 
 /* Open and check.  verify: hash whatever the stamps say.  -ENOENT, -EBADMSG naming the file and what is wrong. */
 int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_snapshot, struct sm_error *err);
@@ -39,6 +49,7 @@ struct sm_snapshot *sm_snapshot_ref(struct sm_snapshot *snapshot);
 void sm_snapshot_unref(struct sm_snapshot *snapshot); /* NULL is fine */
 
 const char *sm_snapshot_path(const struct sm_snapshot *snapshot);
+const char *sm_snapshot_parent(const struct sm_snapshot *snapshot); /* path; NULL: it is whole */
 const struct sm_plan *sm_snapshot_plan(const struct sm_snapshot *snapshot);
 const struct sm_sources *sm_snapshot_sources(const struct sm_snapshot *snapshot);
 const void *sm_snapshot_metadata(const struct sm_snapshot *snapshot, size_t *ret_len);

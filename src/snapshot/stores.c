@@ -63,9 +63,12 @@ static void read_image(const struct sm_format_meta *meta, char ret_digest[SM_OCI
 		snprintf(ret_digest, SM_OCI_DIGEST_SIZE, "%s", digest);
 }
 
-static int copy_files(const struct sm_sources *sources, struct sm_oci_facts *facts)
+static int copy_needs(const struct sm_format_meta *meta, struct sm_oci_facts *facts)
 {
+	const struct sm_sources *sources = &meta->sources;
 	size_t count = 0;
+	if (meta->parent[0] && !(facts->parent = strdup(meta->parent)))
+		return -ENOMEM;
 	for (unsigned i = 0; i < sources->ndisks; i++)
 		count += sources->disks[i].npaths;
 	facts->files = calloc(count ? count : 1, sizeof *facts->files);
@@ -86,7 +89,7 @@ int sm_snapshot_facts_read(const char *folder, struct sm_oci_facts *ret_facts, s
 	int code = sm_format_read(folder, meta, err);
 	if (code == 0) {
 		read_image(meta, ret_facts->image);
-		code = copy_files(&meta->sources, ret_facts);
+		code = copy_needs(meta, ret_facts);
 		if (code < 0)
 			sm_error_sys(err, code, "out of memory");
 	}

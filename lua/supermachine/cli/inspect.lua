@@ -1,9 +1,11 @@
 local arguments = require "supermachine.cli.arguments"
+local core = require "supermachine.core"
 local sm = require "supermachine"
 local table_text = require "supermachine.cli.table"
 
 local inspect = {
-	usage = "inspect [--platform P] [--json] NAME", summary = "what an image of the store is and wants; NAME or digest",
+	usage = "inspect [--platform P] [--json] NAME",
+	summary = "what an image of the store is and wants; a snapshot's folder",
 }
 
 local types = { store = "string", platform = "string", json = "flag" }
@@ -60,10 +62,46 @@ local function report(image)
 	return rows
 end
 
+local function manifest_rows(manifest)
+	local plan, metadata = manifest.plan, manifest.metadata or {}
+	local rows = {
+		{ "created", manifest.created }, { "host", manifest.host }, { "architecture", plan.arch },
+		{ "vCPUs", ("%d"):format(plan.vcpus) }, { "memory", ("%d MiB"):format(plan.memory_mib) },
+		{ "stored", table_text.bytes(manifest.ram.data_bytes) }, { "devices", table.concat(plan.devices, " ") },
+	}
+	for _, name in ipairs { "reference", "image" } do
+		if type(metadata[name]) == "string" then rows[#rows + 1] = { name, metadata[name] } end
+	end
+	if manifest.parent then rows[#rows + 1] = { "parent", manifest.parent.path } end
+	return rows
+end
+
+-- The manifest of the snapshot in this folder: its text and its rows; nil when there is none; nil, message.
+local function snapshot_report(folder)
+	local path = folder .. "/manifest.json"
+	local file = io.open(path, "rb")
+	if not file then return nil end
+	local text = file:read "a"
+	file:close()
+	local manifest, message = core.json_decode(text)
+	if not manifest then return nil, ("%s: %s"):format(path, message) end
+	-- Anybody may have written it.
+	local fine, rows = pcall(manifest_rows, manifest)
+	if not fine then return nil, path .. ": not a snapshot's" end
+	return text, rows
+end
+
 function inspect.main(args)
 	local options, rest = arguments.parse(args, types)
 	if not options then return arguments.misuse(inspect, rest) end
 	if #rest ~= 1 then return arguments.misuse(inspect, "one name is expected") end
+	local text, rows = snapshot_report(rest[1])
+	if text then
+		if options.json then print(text) else table_text.print(rows) end
+		return 0
+	elseif rows then
+		return arguments.failed(rows)
+	end
 	local image, message = sm.store.inspect(rest[1],
 		{ store = options.store, platform = options.platform, json = options.json })
 	if not image then return arguments.failed(message) end
