@@ -1,17 +1,10 @@
 /* A restored machine back to its snapshot, in place: no new VM, no new mapping, only what has changed. */
+#include "base/time.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 static int guest_dirty(void *arg, const struct sm_memory_region *region, uint64_t *bits, struct sm_error *err)
 {
@@ -44,7 +37,7 @@ static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state
 static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
                       struct sm_error *err)
 {
-	uint64_t start = now_us();
+	uint64_t start = sm_time_us();
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_virtio_forget(machine->devices[i].virtio);
 	sm_ring_clear(sm_platform_console(machine->platform));
@@ -57,14 +50,14 @@ static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state
 		return code;
 	ret->copied_bytes = rewound.copied_bytes;
 	ret->dropped_bytes = rewound.dropped_bytes;
-	ret->memory_us = (uint32_t)(now_us() - start);
+	ret->memory_us = (uint32_t)(sm_time_us() - start);
 
 	code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
 	if (code >= 0)
 		code = load_vcpus(machine, state, err);
 	if (code >= 0)
 		code = sm_machine_load_finish(machine, state, err);
-	ret->total_us = (uint32_t)(now_us() - start);
+	ret->total_us = (uint32_t)(sm_time_us() - start);
 	return code;
 }
 

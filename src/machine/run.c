@@ -1,3 +1,4 @@
+#include "base/time.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 
@@ -13,13 +14,6 @@
 
 #define LOOK_MS       250
 #define HALTED_PROBES 3
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 /* ---- why it ended ------------------------------------------------------------------------------------------- */
 
@@ -121,7 +115,7 @@ void sm_machine_served(struct sm_machine *machine)
 {
 	if (atomic_load_explicit(&machine->first_exit_us, memory_order_relaxed) == 0) {
 		uint_fast64_t none = 0;
-		uint64_t since = now_us() - machine->resumed_at_us;
+		uint64_t since = sm_time_us() - machine->resumed_at_us;
 		atomic_compare_exchange_strong(&machine->first_exit_us, &none, since ? since : 1);
 	}
 }
@@ -133,7 +127,7 @@ int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 	if (machine->running)
 		return 0;
 	if (!machine->resumed_at_us)
-		machine->resumed_at_us = now_us();
+		machine->resumed_at_us = sm_time_us();
 	machine->running = true;
 	set_halt_timer(machine, true);
 	for (unsigned i = 0; i < machine->nvcpus; i++)

@@ -60,6 +60,5 @@ void sm_pool_deliver(struct sm_pool *pool, struct sm_control *control);
 void sm_pool_count_out(struct sm_pool *pool);
 /* One waiter's wait is over.  Under the lock. */
 void sm_pool_end_wait(struct sm_pool *pool, struct sm_pool_waiter *waiter);
-uint64_t sm_pool_now_us(void);
 
 #endif

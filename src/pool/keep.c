@@ -1,17 +1,11 @@
 /* What a pool's threads do: machines made, put back, and closed when nobody wants them. */
 #include "base/fd.h"
+#include "base/time.h"
 #include "pool/identity.h"
 #include "pool/internal.h"
 
 #include <string.h>
 #include <time.h>
-
-uint64_t sm_pool_now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 static void add_sample(struct sm_pool_samples *samples, uint64_t us)
 {
@@ -41,7 +35,7 @@ void sm_pool_deliver(struct sm_pool *pool, struct sm_control *control)
 {
 	struct sm_pool_waiter *first = TAILQ_FIRST(&pool->waiting);
 	if (!first) {
-		pool->ready[pool->nready++] = (struct sm_pool_ready){ control, sm_pool_now_us() };
+		pool->ready[pool->nready++] = (struct sm_pool_ready){ control, sm_time_us() };
 		/* Somebody has to close it again, one day. */
 		pthread_cond_signal(&pool->changed);
 		return;
@@ -61,7 +55,7 @@ static void make(struct sm_pool *pool)
 	pool->making++;
 	pthread_mutex_unlock(&pool->lock);
 
-	uint64_t start = sm_pool_now_us();
+	uint64_t start = sm_time_us();
 	int code = sm_snapshot_restore(pool->snapshot, pool->options.transport, pool->hv_fd, &control, NULL, &err);
 	if (code >= 0)
 		code = sm_control_resume(control, &err);
@@ -69,7 +63,7 @@ static void make(struct sm_pool *pool)
 		code = sm_identity_renew(control, &pool->options.identity, &err);
 	if (code < 0)
 		sm_control_close(control);
-	uint64_t took = sm_pool_now_us() - start;
+	uint64_t took = sm_time_us() - start;
 
 	pthread_mutex_lock(&pool->lock);
 	pool->making--;
@@ -97,7 +91,7 @@ static void recycle(struct sm_pool *pool)
 	pool->resetting++;
 	pthread_mutex_unlock(&pool->lock);
 
-	uint64_t start = sm_pool_now_us();
+	uint64_t start = sm_time_us();
 	int code = sm_control_reset(control, &reset, NULL);
 	if (code >= 0)
 		code = sm_control_resume(control, NULL);
@@ -105,7 +99,7 @@ static void recycle(struct sm_pool *pool)
 		code = sm_identity_renew(control, &pool->options.identity, NULL);
 	if (code < 0)
 		sm_control_close(control);
-	uint64_t took = sm_pool_now_us() - start;
+	uint64_t took = sm_time_us() - start;
 
 	pthread_mutex_lock(&pool->lock);
 	pool->resetting--;
@@ -167,7 +161,7 @@ void *sm_pool_keep(void *arg)
 			recycle(pool);
 		else if (is_wanted(pool))
 			make(pool);
-		else if (idle_us <= sm_pool_now_us())
+		else if (idle_us <= sm_time_us())
 			close_oldest(pool);
 		else
 			wait_until(pool, idle_us);

@@ -2,6 +2,7 @@
 
 #include "base/fd.h"
 #include "base/thread.h"
+#include "base/time.h"
 #include "pool/internal.h"
 
 #include <errno.h>
@@ -195,13 +196,13 @@ int sm_pool_try_acquire(struct sm_pool *pool, struct sm_control **ret_control)
 /* Sleep until the wait is over, with the lock released meanwhile.  False: time is up, or it was cancelled. */
 static bool sleep_on(struct sm_pool *pool, const struct sm_pool_waiter *waiter, int timeout_ms, int cancel_fd)
 {
-	uint64_t deadline_us = timeout_ms < 0 ? UINT64_MAX : sm_pool_now_us() + (uint64_t)timeout_ms * 1000u;
+	uint64_t deadline_us = timeout_ms < 0 ? UINT64_MAX : sm_time_us() + (uint64_t)timeout_ms * 1000u;
 	struct pollfd fds[2] = {
 		{ .fd = waiter->event_fd, .events = POLLIN },
 		{ .fd = cancel_fd, .events = POLLIN },
 	};
 	while (!waiter->over) {
-		uint64_t now = sm_pool_now_us();
+		uint64_t now = sm_time_us();
 		if (now >= deadline_us || (fds[1].revents & POLLIN))
 			return false;
 		uint64_t left_ms = (deadline_us - now + 999) / 1000;

@@ -1,5 +1,6 @@
 #include "base/fd.h"
 #include "base/path.h"
+#include "base/time.h"
 #include "snapshot/inside.h"
 #include "snapshot/stores.h"
 
@@ -9,15 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-static uint64_t now_us(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000u;
-}
 
 static int create(const char *folder, const char *name, mode_t mode, struct sm_error *err)
 {
@@ -31,15 +24,15 @@ static int create(const char *folder, const char *name, mode_t mode, struct sm_e
 
 static int finish_file(int fd, struct sm_format_file *file, uint64_t *hash_us, uint64_t *sync_us, struct sm_error *err)
 {
-	uint64_t start = now_us();
+	uint64_t start = sm_time_us();
 	int code = sm_format_hash(fd, file->sha256, err);
 	if (code < 0)
 		return code;
-	*hash_us += now_us() - start;
-	start = now_us();
+	*hash_us += sm_time_us() - start;
+	start = sm_time_us();
 	if (fsync(fd) < 0)
 		return sm_error_sys(err, errno, "fsync");
-	*sync_us += now_us() - start;
+	*sync_us += sm_time_us() - start;
 	return sm_format_stamp(fd, file, err);
 }
 
@@ -82,11 +75,11 @@ static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *a
 	if (state_fd < 0)
 		return state_fd;
 
-	uint64_t start = now_us();
+	uint64_t start = sm_time_us();
 	int code = fill(arg, ram_fd, state_fd, meta, err);
 	if (code < 0)
 		return code;
-	times->capture_us = now_us() - start;
+	times->capture_us = sm_time_us() - start;
 	times->ram_bytes = meta->ram_data_bytes;
 
 	code = finish_file(ram_fd, &meta->ram, &times->hash_us, &times->sync_us, err);
@@ -102,7 +95,7 @@ static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *a
 int sm_snapshot_publish(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *path,
                         struct sm_snapshot_times *ret_times, struct sm_error *err)
 {
-	uint64_t start = now_us();
+	uint64_t start = sm_time_us();
 	struct sm_snapshot_times times = { 0 };
 	char temporary[PATH_MAX];
 	int code = sm_path_format(temporary, err, "%s.tmp.XXXXXX", path);
@@ -128,7 +121,7 @@ int sm_snapshot_publish(struct sm_format_meta *meta, sm_snapshot_fill fill, void
 	if (slash)
 		*slash = '\0';
 	code = sm_path_sync_dir(slash ? parent : ".", err);
-	times.total_us = now_us() - start;
+	times.total_us = sm_time_us() - start;
 	if (ret_times)
 		*ret_times = times;
 	return code;
