@@ -247,6 +247,20 @@ describe("a timer #kvm", function()
 		assert.is_nil((second:wait(0, 100)))
 	end)
 
+	it("whose interrupt is being served when the state is loaded over it fires again", function()
+		local guest <close> = armed(0, irq.timer_control(0))
+		local vcpu, vm, clock = guest:save_vcpu(0), guest:save_vm(), guest:save_clock()
+		for _ = 1, 3 do
+			guest:start()
+			local exit = assert(guest:wait(0, 5000), "the interrupt never came again")
+			assert.are.equal(8, exit.size)
+			assert(guest:settle())
+			assert(guest:load_vcpu(0, vcpu))
+			assert(guest:load_vm(vm))
+			assert(guest:load_clock(clock))
+		end
+	end)
+
 	it("that is set again and again keeps its pace", function()
 		local period_ms = 20
 		local first <close>, deadline, hz = armed(delay_ms, irq.again(period_ms))

@@ -261,11 +261,24 @@ int sm_kvm_arch_vcpu_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm
 	return code < 0 ? code : save_mp(vcpu, out, err);
 }
 
+/* As a reset of the processor does it.  What no register tells is forgotten by that alone: that the timer's interrupt,
+ * which KVM ties to the host's own, was being served (a write of its active bit does nothing then, and it would never
+ * come again), and instructions that a cache holds of memory which has been put back. */
+static int start_anew(struct sm_hv_vcpu *vcpu, struct sm_error *err)
+{
+	struct kvm_vcpu_init init = vcpu->vm->arch->init;
+	if (ioctl(vcpu->fd, KVM_ARM_VCPU_INIT, &init) < 0)
+		return sm_error_sys(err, errno, "KVM_ARM_VCPU_INIT of vCPU %u, once more", vcpu->index);
+	return 0;
+}
+
 int sm_kvm_arch_vcpu_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err)
 {
+	int code = vcpu->untouched ? 0 : start_anew(vcpu, err);
 	vcpu->access.data = NULL;
 	vcpu->untouched = false;
-	int code = load_registers(vcpu, in, err);
+	if (code >= 0)
+		code = load_registers(vcpu, in, err);
 	if (code >= 0)
 		code = load_events(vcpu, in, err);
 	return code < 0 ? code : load_mp(vcpu, in, err);
