@@ -18,6 +18,13 @@ void sm_message_done(struct sm_message *message)
 	sm_buf_done(&message->body);
 }
 
+void sm_message_close_fds(struct sm_message *message)
+{
+	for (size_t i = 0; i < message->nfds; i++)
+		sm_fd_close(&message->fds[i]);
+	message->nfds = 0;
+}
+
 void sm_message_put_fd(struct sm_message *message, int fd)
 {
 	if (fd >= 0 && message->nfds == SM_FD_PASS_MAX) {
@@ -167,8 +174,10 @@ static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader
 	code = get_ram(in, request, &ram);
 	build.ram = ram.nfiles ? &ram : NULL;
 	build.ndisks = sm_get_u32(in);
-	if (code < 0 || in->failed || build.ndisks > SM_PLAN_SLOTS_MAX)
-		code = sm_error_set(err, EBADMSG, "build request: malformed");
+	if (code >= 0 && (in->failed || build.ndisks > SM_PLAN_SLOTS_MAX))
+		code = -EBADMSG;
+	if (code < 0)
+		sm_error_sys(err, code, "build request");
 	for (unsigned i = 0; i < build.ndisks && code == 0; i++) {
 		code = get_disk(in, request, &disks[i]);
 		if (code < 0)
@@ -315,8 +324,8 @@ static int serve_statistics(struct sm_machine *machine, struct sm_message *reply
 	return 0;
 }
 
-int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
-                     struct sm_message *reply, struct sm_error *err)
+static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
+                    struct sm_message *reply, struct sm_error *err)
 {
 	struct sm_reader in;
 	sm_reader_init(&in, request->body.data, request->body.len);
@@ -354,4 +363,19 @@ int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const
 		return serve_statistics(*machine, reply);
 	}
 	return sm_error_set(err, ENOSYS, "control request %u is unknown", op);
+}
+
+int sm_request_serve(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
+                     struct sm_message *reply, struct sm_error *err)
+{
+	int code = dispatch(machine, end_fd, op, request, reply, err);
+	if (code < 0 || !sm_buf_failed(&reply->body))
+		return code;
+	/* What was done has no answer: to whoever asked it is as if it had failed. */
+	sm_message_close_fds(reply);
+	if (op == SM_REQUEST_BUILD) {
+		sm_machine_free(*machine);
+		*machine = NULL;
+	}
+	return sm_error_sys(err, reply->body.failed, "control request %u: its answer", op);
 }

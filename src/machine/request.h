@@ -36,6 +36,7 @@ struct sm_message {
 
 void sm_message_init(struct sm_message *message);
 void sm_message_done(struct sm_message *message); /* frees the body; descriptors are the caller's business */
+void sm_message_close_fds(struct sm_message *message);
 
 /* Add a descriptor (borrowed); its index goes into the body as u32, UINT32_MAX for -1.  Past SM_FD_PASS_MAX the body
  * fails with -E2BIG. */

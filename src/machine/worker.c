@@ -39,13 +39,6 @@ static int send_message(int sock, const struct frame *frame, const struct sm_mes
 	return sm_fd_write_full(sock, message->body.data, message->body.len);
 }
 
-static void close_fds(struct sm_message *message)
-{
-	for (size_t i = 0; i < message->nfds; i++)
-		sm_fd_close(&message->fds[i]);
-	message->nfds = 0;
-}
-
 static int receive_message(int sock, struct frame *ret_frame, struct sm_message *message)
 {
 	ssize_t got = sm_fd_recv(sock, ret_frame, sizeof *ret_frame, message->fds, &message->nfds);
@@ -57,7 +50,7 @@ static int receive_message(int sock, struct frame *ret_frame, struct sm_message 
 		code = ret_frame->len == 0 ? 0 : body ? sm_fd_read_full(sock, body, ret_frame->len) : -ENOMEM;
 	}
 	if (code < 0)
-		close_fds(message);
+		sm_message_close_fds(message);
 	return code;
 }
 
@@ -74,7 +67,7 @@ static bool serve_one(int sock, int end_fd, struct sm_machine **machine)
 		struct sm_error err = { 0 };
 		frame.code = sm_request_serve(machine, end_fd, frame.op, &request, &reply, &err);
 		if (frame.code < 0) {
-			close_fds(&reply);
+			sm_message_close_fds(&reply);
 			sm_buf_clear(&reply.body);
 			sm_buf_append_str(&reply.body, err.message);
 		}
@@ -82,8 +75,8 @@ static bool serve_one(int sock, int end_fd, struct sm_machine **machine)
 		frame.nfds = (uint32_t)reply.nfds;
 		go_on = send_message(sock, &frame, &reply) == 0;
 	}
-	close_fds(&request);
-	close_fds(&reply);
+	sm_message_close_fds(&request);
+	sm_message_close_fds(&reply);
 	sm_message_done(&request);
 	sm_message_done(&reply);
 	return go_on;
@@ -154,8 +147,11 @@ int sm_worker_call(struct sm_worker *worker, uint32_t op, const struct sm_messag
 	int code = send_message(worker->sock, &frame, request);
 	if (code >= 0)
 		code = receive_message(worker->sock, &frame, reply);
-	if (code < 0)
+	if (code < 0) {
+		/* Half of a message may be left, which the next would take for its own: the worker ends. */
+		shutdown(worker->sock, SHUT_RDWR);
 		return sm_error_sys(err, code, "the machine's worker process does not answer");
+	}
 	if (frame.code < 0) {
 		const char *text = sm_buf_str(&reply->body);
 		return sm_error_set(err, frame.code, "%s", text ? text : "worker failed");
