@@ -8,9 +8,10 @@ local vm = require "supermachine.vm"
 local snapshot = {}
 local methods = core.methods "supermachine.snapshot"
 
---- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.
+--- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.  sealed =
+--- true reads both into memory, where they are hashed and nobody can change them: whatever happens to the files then.
 function snapshot.open(path, given)
-	return scheduler.finish(core.snapshot_open_begin(path, options.check({ verify = "boolean" }, given)))
+	return scheduler.finish(core.snapshot_open_begin(path, options.check({ verify = "boolean", sealed = "boolean" }, given)))
 end
 
 --- The table that was given to vm:snapshot.

@@ -133,7 +133,8 @@ function image:close() end
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
 ---@param path string
----@param options? { verify?: boolean }  verify: hash RAM and state even when nothing seems to have touched them
+---@param options? { verify?: boolean, sealed?: boolean }  verify: hash RAM and state even when nothing seems to have
+---touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files
 ---@return supermachine.snapshot?, string? message, string? code
 function snapshot_module.open(path, options) end
 

@@ -121,6 +121,25 @@ describe("a snapshot #kvm", function()
 		assert.is_truthy(vm)
 	end)
 
+	it("is kept in memory when sealed, whatever happens to its files", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local plain <close> = assert(sm.snapshot.open(path))
+		local sealed <close> = assert(sm.snapshot.open(path, { sealed = true }))
+		scratch.run(("chmod u+w %s/ram %s/state && truncate -s 0 %s/ram %s/state"):gsub("%%s", path))
+		assert.is_nil((plain:restore { paused = true }))
+		for _, transport in ipairs { "direct", "worker" } do
+			local vm <close> = assert(sealed:restore { transport = transport })
+			local text = ""
+			while #text < 4 do text = text .. assert(vm:console()) end
+			assert(vm:reset { paused = true })
+		end
+		local none, message, code = sm.snapshot.open(path, { sealed = true })
+		assert.is_nil(none)
+		assert.are.equal("EBADMSG", code)
+		assert.matches("ram: ", message)
+	end)
+
 	it("leaves nothing on a full disk", function()
 		if not scratch.is_root() then return pending "needs root, to mount a small file system" end
 		local folder <close> = folders.new()

@@ -1,4 +1,4 @@
-/* The snapshot userdata: core.snapshot_open_begin(path, {verify=}), snapshot:restore_begin{transport=, device=}. */
+/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{transport=, device=}. */
 #include "lua/snapshot.h"
 
 #include "base/fd.h"
@@ -198,7 +198,7 @@ static int snapshot_flatten_begin(lua_State *L)
 
 struct opening {
 	char *path;
-	bool verify;
+	struct sm_snapshot_open how;
 	struct sm_snapshot *snapshot;
 };
 
@@ -214,7 +214,7 @@ static int opening_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	(void)op;
 	struct opening *opening = arg;
-	return sm_snapshot_open(opening->path, opening->verify, &opening->snapshot, err);
+	return sm_snapshot_open(opening->path, &opening->how, &opening->snapshot, err);
 }
 
 static int opening_push(lua_State *L, void *arg)
@@ -229,14 +229,17 @@ static int opening_push(lua_State *L, void *arg)
 
 static int snapshot_open_begin(lua_State *L)
 {
-	static const char *const known[] = { "verify", NULL };
+	static const char *const known[] = { "verify", "sealed", NULL };
 	const char *path = luaL_checkstring(L, 1);
 	sm_lua_options_check(L, 2, known);
-	bool verify = sm_lua_option_boolean(L, 2, "verify", false);
+	const struct sm_snapshot_open how = {
+		.verify = sm_lua_option_boolean(L, 2, "verify", false),
+		.sealed = sm_lua_option_boolean(L, 2, "sealed", false),
+	};
 	struct opening *opening = calloc(1, sizeof *opening);
 	if (!opening)
 		return sm_lua_fail(L, ENOMEM, NULL);
-	opening->verify = verify;
+	opening->how = how;
 	opening->path = strdup(path);
 	if (!opening->path) {
 		opening_free(opening);

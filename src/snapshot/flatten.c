@@ -8,10 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK (1u << 20)
-
-/* What a file has in [offset, end) to the same place in another; holes stay holes. */
-static int copy_data(int from, int to, uint64_t offset, uint64_t end, uint8_t *chunk, uint64_t *data_bytes)
+int sm_snapshot_copy_data(int from, int to, uint64_t offset, uint64_t end, uint8_t *chunk, uint64_t *data_bytes)
 {
 	while (offset < end) {
 		off_t start = lseek(from, (off_t)offset, SEEK_DATA);
@@ -22,7 +19,7 @@ static int copy_data(int from, int to, uint64_t offset, uint64_t end, uint8_t *c
 			return -errno;
 		uint64_t until = (uint64_t)hole < end ? (uint64_t)hole : end;
 		for (offset = (uint64_t)start; offset < until;) {
-			size_t len = until - offset < CHUNK ? (size_t)(until - offset) : CHUNK;
+			size_t len = until - offset < SM_SNAPSHOT_CHUNK ? (size_t)(until - offset) : SM_SNAPSHOT_CHUNK;
 			int code = sm_fd_pread_full(from, chunk, len, offset);
 			if (code < 0 || (code = sm_fd_pwrite_full(to, chunk, len, offset)) < 0)
 				return code;
@@ -36,7 +33,7 @@ static int copy_data(int from, int to, uint64_t offset, uint64_t end, uint8_t *c
 static int copy_all(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
 {
 	const struct sm_snapshot *snapshot = arg;
-	uint8_t *chunk = malloc(CHUNK);
+	uint8_t *chunk = malloc(SM_SNAPSHOT_CHUNK);
 	if (!chunk)
 		return sm_error_set(err, ENOMEM, "out of memory");
 	uint64_t ram_bytes = snapshot->meta.ram.bytes, state_data = 0;
@@ -44,10 +41,11 @@ static int copy_all(void *arg, int ram_fd, int state_fd, struct sm_format_meta *
 	meta->ram_data_bytes = 0;
 	for (uint64_t at = 0, next = ram_bytes; at < ram_bytes && code == 0; at = next, next = ram_bytes) {
 		int fd = sm_memory_source_at(&snapshot->ram, at, &next);
-		code = copy_data(fd, ram_fd, at, next, chunk, &meta->ram_data_bytes);
+		code = sm_snapshot_copy_data(fd, ram_fd, at, next, chunk, &meta->ram_data_bytes);
 	}
 	if (code == 0)
-		code = copy_data(snapshot->state_fd, state_fd, 0, snapshot->meta.state.bytes, chunk, &state_data);
+		code = sm_snapshot_copy_data(snapshot->state_fd, state_fd, 0, snapshot->meta.state.bytes, chunk,
+		                             &state_data);
 	if (code == 0 && ftruncate(state_fd, (off_t)snapshot->meta.state.bytes) < 0)
 		code = -errno;
 	free(chunk);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int open_file(const char *folder, const char *name, struct sm_error *err)
+static int open_plain(const char *folder, const char *name, struct sm_error *err)
 {
 	char path[PATH_MAX];
 	int code = sm_path_format(path, err, "%s/%s", folder, name);
@@ -18,12 +18,35 @@ static int open_file(const char *folder, const char *name, struct sm_error *err)
 	return fd < 0 ? sm_error_sys(err, errno, "%s", name) : fd;
 }
 
-/* A folder's RAM, and what it leans on below it: the snapshot's own, then its parent's, and so on. */
-static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder, bool verify,
-                    struct sm_error *err);
+/* One of a folder's files, checked.  A sealed copy is what is checked then, and never the file, which may yet change.
+ */
+static int open_file(const char *folder, const char *name, const struct sm_format_file *expected,
+                     const struct sm_snapshot_open *how, struct sm_error *err)
+{
+	int fd SM_FD_CLEANUP = open_plain(folder, name, err);
+	if (fd < 0)
+		return fd;
+	/* The snapshot, and every machine that maps its RAM, keep it from the store's gc. */
+	int code = sm_oci_hold(fd);
+	if (code < 0)
+		return sm_error_sys(err, code, "%s", name);
+	if (how->sealed) {
+		int copy = sm_snapshot_seal(fd, name, expected->bytes, err);
+		if (copy < 0)
+			return copy;
+		sm_fd_close(&fd);
+		fd = copy;
+	}
+	code = sm_format_check(fd, name, expected, how->verify || how->sealed, err);
+	return code < 0 ? code : sm_fd_take(&fd);
+}
 
-static int open_parent(struct sm_snapshot *snapshot, const struct sm_format_meta *child, bool verify,
-                       struct sm_error *err)
+/* A folder's RAM, and what it leans on below it: the snapshot's own, then its parent's, and so on. */
+static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder,
+                    const struct sm_snapshot_open *how, struct sm_error *err);
+
+static int open_parent(struct sm_snapshot *snapshot, const struct sm_format_meta *child,
+                       const struct sm_snapshot_open *how, struct sm_error *err)
 {
 	struct sm_format_meta *meta = calloc(1, sizeof *meta);
 	int code = meta ? sm_format_read(child->parent, meta, err) : sm_error_set(err, ENOMEM, "out of memory");
@@ -32,51 +55,43 @@ static int open_parent(struct sm_snapshot *snapshot, const struct sm_format_meta
 		    sm_error_set(err, EBADMSG, "meta: sha256 is %s, expected %s: not what the snapshot was made from",
 		                 meta->sha256, child->parent_sha256);
 	if (code >= 0)
-		code = open_ram(snapshot, meta, child->parent, verify, err);
+		code = open_ram(snapshot, meta, child->parent, how, err);
 	if (meta)
 		sm_format_meta_done(meta);
 	free(meta);
 	return code < 0 ? sm_error_context(err, "parent %s", child->parent) : 0;
 }
 
-static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder, bool verify,
-                    struct sm_error *err)
+static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *meta, const char *folder,
+                    const struct sm_snapshot_open *how, struct sm_error *err)
 {
 	if (snapshot->nfiles == SM_MEMORY_FILES_MAX)
 		return sm_error_set(err, E2BIG, "more than %u snapshots lean on each other", SM_MEMORY_FILES_MAX);
-	int fd = open_file(folder, "ram", err);
+	int fd = open_file(folder, "ram", &meta->ram, how, err);
 	if (fd < 0)
 		return fd;
 	snapshot->files[snapshot->nfiles++] = fd;
-	/* The snapshot, and every machine that maps its RAM, keep it from the store's gc. */
-	int code = sm_oci_hold(fd);
-	if (code < 0)
-		return sm_error_sys(err, code, "ram");
-	code = sm_format_check(fd, "ram", &meta->ram, verify, err);
-	if (code >= 0 && meta->parent[0])
-		code = open_parent(snapshot, meta, verify, err);
+	int code = meta->parent[0] ? open_parent(snapshot, meta, how, err) : 0;
 	return code < 0 ? code : sm_memory_source_add(&snapshot->ram, fd, meta->parent[0] ? &meta->extents : NULL, err);
 }
 
-static int open_all(struct sm_snapshot *snapshot, bool verify, struct sm_error *err)
+static int open_all(struct sm_snapshot *snapshot, const struct sm_snapshot_open *how, struct sm_error *err)
 {
 	if (!realpath(snapshot->path, snapshot->absolute))
 		return sm_error_sys(err, errno, "meta");
 	int code = sm_format_read(snapshot->path, &snapshot->meta, err);
 	if (code >= 0)
-		code = open_ram(snapshot, &snapshot->meta, snapshot->path, verify, err);
+		code = open_ram(snapshot, &snapshot->meta, snapshot->path, how, err);
 	if (code < 0)
 		return code;
-	snapshot->state_fd = open_file(snapshot->path, "state", err);
-	if (snapshot->state_fd < 0)
-		return snapshot->state_fd;
-	code = sm_format_check(snapshot->state_fd, "state", &snapshot->meta.state, verify, err);
+	code = snapshot->state_fd = open_file(snapshot->path, "state", &snapshot->meta.state, how, err);
 	if (code >= 0)
 		code = sm_sources_open(&snapshot->meta.sources, &snapshot->opened, err);
 	return code;
 }
 
-int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_snapshot, struct sm_error *err)
+int sm_snapshot_open(const char *path, const struct sm_snapshot_open *how, struct sm_snapshot **ret_snapshot,
+                     struct sm_error *err)
 {
 	struct sm_snapshot *snapshot = calloc(1, sizeof *snapshot);
 	if (!snapshot)
@@ -86,7 +101,7 @@ int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_sna
 	snapshot->opened.kernel_fd = snapshot->opened.initrd_fd = -1;
 	int code = sm_path_format(snapshot->path, err, "%s", path);
 	if (code >= 0)
-		code = open_all(snapshot, verify, err);
+		code = open_all(snapshot, how, err);
 	if (code < 0) {
 		sm_snapshot_unref(snapshot);
 		return sm_error_context(err, "snapshot %s", path);

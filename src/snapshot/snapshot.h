@@ -42,8 +42,13 @@ int sm_snapshot_save(struct sm_control *control, const struct sm_sources *source
 int sm_snapshot_flatten(struct sm_snapshot *snapshot, const char *path, struct sm_snapshot_times *ret_times,
                         struct sm_error *err);
 
-/* Open and check.  verify: hash whatever the stamps say.  -ENOENT, -EBADMSG naming the file and what is wrong. */
-int sm_snapshot_open(const char *path, bool verify, struct sm_snapshot **ret_snapshot, struct sm_error *err);
+/* Open and check.  -ENOENT, -EBADMSG naming the file and what is wrong, -ENOMEM for a sealed copy that does not fit. */
+struct sm_snapshot_open {
+	bool verify; /* hash whatever the stamps say */
+	bool sealed; /* RAM and state are read into memory, hashed there, and can be changed by nobody from then on */
+};
+int sm_snapshot_open(const char *path, const struct sm_snapshot_open *how, struct sm_snapshot **ret_snapshot,
+                     struct sm_error *err);
 /* Snapshots are counted: open gives one reference. */
 struct sm_snapshot *sm_snapshot_ref(struct sm_snapshot *snapshot);
 void sm_snapshot_unref(struct sm_snapshot *snapshot); /* NULL is fine */
