@@ -11,7 +11,8 @@ local methods = core.methods "supermachine.snapshot"
 --- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.  sealed =
 --- true reads both into memory, where they are hashed and nobody can change them: whatever happens to the files then.
 function snapshot.open(path, given)
-	return scheduler.finish(core.snapshot_open_begin(path, options.check({ verify = "boolean", sealed = "boolean" }, given)))
+	local checked = options.check({ verify = "boolean", sealed = "boolean" }, given)
+	return scheduler.finish(core.snapshot_open_begin(path, checked))
 end
 
 --- The table that was given to vm:snapshot.

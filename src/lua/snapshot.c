@@ -1,4 +1,5 @@
-/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{transport=, device=}. */
+/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{transport=,
+ * device=}. */
 #include "lua/snapshot.h"
 
 #include "base/fd.h"
