@@ -50,6 +50,7 @@ void sm_kvm_arch_vcpu_done(struct sm_hv_vcpu *vcpu)
 	if (!vcpu->arch)
 		return;
 	vcpu->vm->arch->vcpus[vcpu->index] = NULL;
+	free(vcpu->arch->cpuid);
 	free(vcpu->arch);
 	vcpu->arch = NULL;
 }

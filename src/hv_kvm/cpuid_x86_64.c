@@ -5,6 +5,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -24,7 +25,7 @@ static const uint32_t tag = SM_TAG('C', 'P', 'I', 'D');
 static int ask_host(struct sm_hv_vm *vm, struct sm_error *err)
 {
 	struct sm_kvm_arch_vm *arch = vm->arch;
-	if (arch->host_known)
+	if (arch->host)
 		return 0;
 	struct cpuid_table *table = calloc(1, sizeof *table);
 	if (!table)
@@ -34,6 +35,11 @@ static int ask_host(struct sm_hv_vm *vm, struct sm_error *err)
 		int code = sm_error_sys(err, errno, "KVM_GET_SUPPORTED_CPUID");
 		free(table);
 		return code;
+	}
+	arch->host = calloc(table->nent + 1u, sizeof *arch->host);
+	if (!arch->host) {
+		free(table);
+		return sm_error_set(err, ENOMEM, "CPUID: out of memory");
 	}
 	for (uint32_t i = 0; i < table->nent; i++) {
 		const struct kvm_cpuid_entry2 *from = &table->entries[i];
@@ -48,7 +54,6 @@ static int ask_host(struct sm_hv_vm *vm, struct sm_error *err)
 		};
 	}
 	arch->host_count = table->nent;
-	arch->host_known = true;
 	free(table);
 	return 0;
 }
@@ -61,13 +66,21 @@ static int know_host(struct sm_hv_vm *vm, struct sm_error *err)
 	return code;
 }
 
+/* Neither on the stack nor larger than it is: what a thread has once touched stays with it, for as long as it sleeps.
+ */
 static int set(struct sm_hv_vcpu *vcpu, const struct sm_x86_cpuid_entry *entries, size_t count, struct sm_error *err)
 {
-	struct cpuid_table table;
-	table.nent = (uint32_t)count;
-	table.padding = 0;
-	for (size_t i = 0; i < count; i++)
-		table.entries[i] = (struct kvm_cpuid_entry2){
+	struct cpuid_table *table = calloc(1, offsetof(struct cpuid_table, entries[count]));
+	struct sm_x86_cpuid_entry *copy = calloc(count + 1, sizeof *copy);
+	if (!table || !copy) {
+		free(table);
+		free(copy);
+		return sm_error_set(err, ENOMEM, "CPUID: out of memory");
+	}
+	table->nent = (uint32_t)count;
+	for (size_t i = 0; i < count; i++) {
+		copy[i] = entries[i];
+		table->entries[i] = (struct kvm_cpuid_entry2){
 			.function = entries[i].leaf,
 			.index = entries[i].subleaf,
 			.flags = entries[i].flags,
@@ -76,10 +89,15 @@ static int set(struct sm_hv_vcpu *vcpu, const struct sm_x86_cpuid_entry *entries
 			.ecx = entries[i].ecx,
 			.edx = entries[i].edx,
 		};
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, &table) < 0)
-		return sm_error_sys(err, errno, "KVM_SET_CPUID2");
-	if (entries != vcpu->arch->cpuid)
-		memcpy(vcpu->arch->cpuid, entries, count * sizeof *entries);
+	}
+	int code = ioctl(vcpu->fd, KVM_SET_CPUID2, table) < 0 ? sm_error_sys(err, errno, "KVM_SET_CPUID2") : 0;
+	free(table);
+	if (code < 0) {
+		free(copy);
+		return code;
+	}
+	free(vcpu->arch->cpuid);
+	vcpu->arch->cpuid = copy;
 	vcpu->arch->cpuid_count = count;
 	return 0;
 }
@@ -90,11 +108,11 @@ int sm_kvm_x86_cpuid_boot(struct sm_hv_vcpu *vcpu, struct sm_error *err)
 	int code = know_host(vm, err);
 	if (code < 0)
 		return code;
-	struct sm_kvm_arch_vcpu *arch = vcpu->arch;
+	struct sm_x86_cpuid_entry entries[SM_X86_CPUID_MAX];
 	size_t count;
 	code = sm_x86_cpuid_shape(vm->arch->host, vm->arch->host_count, true, vm->vcpus, vcpu->index, vm->cpu_disable,
-	                          arch->cpuid, SM_X86_CPUID_MAX, &count, err);
-	return code < 0 ? code : set(vcpu, arch->cpuid, count, err);
+	                          entries, SM_X86_CPUID_MAX, &count, err);
+	return code < 0 ? code : set(vcpu, entries, count, err);
 }
 
 /* ---- save and load -------------------------------------------------------------------------------------------- */
@@ -155,27 +173,20 @@ static int check_covered(struct sm_hv_vm *vm, const struct sm_x86_cpuid_entry *e
 	return sm_x86_cpuid_covered(entries, count, vm->arch->host, vm->arch->host_count, true, err);
 }
 
-int sm_kvm_x86_cpuid_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err)
+/* The entries of an open record that says how many there are. */
+static int load_entries(struct sm_hv_vcpu *vcpu, struct sm_reader *record, uint64_t fingerprint,
+                        struct sm_x86_cpuid_entry *entries, size_t count, struct sm_error *err)
 {
-	struct sm_reader record;
-	int code = sm_record_open(in, tag, SM_KVM_STATE_VERSION, what, &record, err);
-	if (code < 0)
-		return code;
-	struct sm_wire wire = { .in = &record };
-	uint64_t fingerprint = sm_get_u64(&record);
-	uint32_t count = sm_get_u32(&record);
-	if (count > SM_X86_CPUID_MAX)
-		return sm_error_set(err, EBADMSG, "CPUID: %u entries, %u is the most", count, SM_X86_CPUID_MAX);
-	struct sm_x86_cpuid_entry entries[SM_X86_CPUID_MAX];
-	for (uint32_t i = 0; i < count; i++)
+	struct sm_wire wire = { .in = record };
+	for (size_t i = 0; i < count; i++)
 		wire_entry(&wire, &entries[i]);
-	code = sm_record_close(&record, what, err);
+	int code = sm_record_close(record, what, err);
 	if (code < 0)
 		return code;
 
 	/* A vCPU that has run takes no other CPUID, and needs none when it goes back to its own snapshot. */
 	const struct sm_kvm_arch_vcpu *arch = vcpu->arch;
-	if (arch->cpuid_count == count && !memcmp(arch->cpuid, entries, count * sizeof *entries))
+	if (arch->cpuid && arch->cpuid_count == count && !memcmp(arch->cpuid, entries, count * sizeof *entries))
 		return 0;
 	/* Every vCPU but the first was checked with it. */
 	if (vcpu->index == 0 && fingerprint != host_fingerprint()) {
@@ -184,4 +195,22 @@ int sm_kvm_x86_cpuid_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct 
 			return code;
 	}
 	return set(vcpu, entries, count, err);
+}
+
+int sm_kvm_x86_cpuid_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err)
+{
+	struct sm_reader record;
+	int code = sm_record_open(in, tag, SM_KVM_STATE_VERSION, what, &record, err);
+	if (code < 0)
+		return code;
+	uint64_t fingerprint = sm_get_u64(&record);
+	uint32_t count = sm_get_u32(&record);
+	if (count > SM_X86_CPUID_MAX)
+		return sm_error_set(err, EBADMSG, "CPUID: %u entries, %u is the most", count, SM_X86_CPUID_MAX);
+	struct sm_x86_cpuid_entry *entries = calloc(count + 1u, sizeof *entries);
+	if (!entries)
+		return sm_error_set(err, ENOMEM, "CPUID: out of memory");
+	code = load_entries(vcpu, &record, fingerprint, entries, count, err);
+	free(entries);
+	return code;
 }

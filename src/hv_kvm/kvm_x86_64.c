@@ -62,6 +62,8 @@ int sm_kvm_arch_vm_init(struct sm_hv_vm *vm, struct sm_error *err)
 
 void sm_kvm_arch_vm_done(struct sm_hv_vm *vm)
 {
+	if (vm->arch)
+		free(vm->arch->host);
 	free(vm->arch);
 	vm->arch = NULL;
 }

@@ -14,17 +14,16 @@ struct sm_kvm_arch_vm {
 	size_t xsave_bytes; /* of the area that KVM_GET_XSAVE2 and KVM_SET_XSAVE move */
 	/* Under the VM's lock, asked for when first needed: on some hosts KVM_GET_SUPPORTED_CPUID takes longer than
 	 * the rest of a restore. */
-	bool host_known;
 	size_t host_count;
-	struct sm_x86_cpuid_entry host[SM_X86_CPUID_MAX];
+	struct sm_x86_cpuid_entry *host; /* NULL: not yet */
 	/* Those made so far, by index: the clock is theirs, too. */
 	struct sm_hv_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 };
 
 struct sm_kvm_arch_vcpu {
-	/* What the guest's CPUID says; count 0: not set yet. */
+	/* What the guest's CPUID says; NULL: not set yet. */
 	size_t cpuid_count;
-	struct sm_x86_cpuid_entry cpuid[SM_X86_CPUID_MAX];
+	struct sm_x86_cpuid_entry *cpuid;
 	uint64_t deadline; /* of the timer, loaded: armed once the TSC that it is measured in is right */
 };
 
