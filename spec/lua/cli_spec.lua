@@ -21,6 +21,11 @@ describe("the commands", function()
 			["pull"] = "one reference is expected", ["pull --colour=blue x"] = "unknown option %-%-colour",
 			["run"] = "an image is expected", ["run --memory lots x"] = "a whole number is expected",
 			["bake --vcpus"] = "needs a value", ["exec /tmp"] = "a snapshot and a command are expected",
+			["bake --on-restore"] = "needs a value",
+			["exec --hostname 'a b' /tmp true"] = "%-%-hostname: 1 to 64 letters",
+			["run --env A x"] = "%-%-env: NAME=VALUE is expected",
+			["run --secret token x"] = "%-%-secret: NAME=FILE is expected",
+			["exec --secret a=/x --secret /run/secrets/a=/y /tmp true"] = "is named twice",
 		} do
 			local out, err, status = run(folder, command)
 			assert.are.equal("", out)
@@ -47,6 +52,19 @@ describe("the commands", function()
 		assert.are.equal("", out)
 		assert.matches("^supermachine: [^\n]*/nonexistent/layout[^\n]*\n$", err)
 		assert.are.equal(125, status)
+	end)
+end)
+
+describe("a secret on the command line", function()
+	it("is the content of a file, which has to be there and small", function()
+		local folder <close> = folders.new()
+		for file, what in pairs {
+			["/nonexistent/file"] = "No such file", ["/"] = "Is a directory", ["/dev/zero"] = "more than 1048576 bytes",
+		} do
+			local out, err, status = run(folder, ("exec --secret token=%s /tmp true"):format(file))
+			assert.are.same({ "", 125 }, { out, status })
+			assert.matches("^supermachine: secret /run/secrets/token: [^\n]*" .. what .. "[^\n]*\n$", err)
+		end
 	end)
 end)
 
@@ -258,5 +276,18 @@ describe("supermachine run, bake and exec #lab", function()
 		local path = assert(out:match "^(/[^\n]+)\n$", err)
 		local text = run(folder, ("exec --env A=1 %s -- sh -c 'cat /dev/shm/state; echo $A'"):format(path))
 		assert.are.equal("warm\n1\n", text)
+	end)
+
+	it("give a machine a host name, an environment and secrets, after the snapshot's on_restore", function()
+		local out, err = run(folder, ("bake --memory 128 --on-restore 'echo hook >/run/hook' %s %s"):format(store,
+			lab.reference "busybox"))
+		local path = assert(out:match "^(/[^\n]+)\n$", err)
+		scratch.write(folder:join "secret", "open\0sesame\n")
+		local options = ("--hostname one --env A=1 --env B='2 3' --secret token=%s --secret /srv/other=%s"):format(
+			folder:join "secret", folder:join "secret")
+		local shown = "hostname; cat /run/hook; echo \"$A $B\"; cat /run/secrets/token /srv/other"
+		local text, why, status = run(folder, ("exec %s %s -- sh -c %s"):format(options, path, scratch.quote(shown)))
+		assert.are.equal("one\nhook\n1 2 3\nopen\0sesame\nopen\0sesame\n", text, why)
+		assert.are.equal(0, status)
 	end)
 end)

@@ -6,7 +6,7 @@ local sm = require "supermachine"
 
 local attach = {}
 
-attach.types = { env = "list", user = "string", workdir = "string", interactive = "flag", i = "flag" }
+attach.types = { user = "string", workdir = "string", interactive = "flag", i = "flag" }
 
 -- Copy one of the process's outputs to a file of ours until its end.
 local function copy(process, stderr, file)
@@ -33,7 +33,7 @@ end
 function attach.run(machine, argv, options)
 	local interactive = options.interactive or options.i or false
 	local process <close>, message = machine:spawn(argv, {
-		env = options.env, user = options.user, cwd = options.workdir, stdin = interactive,
+		user = options.user, cwd = options.workdir, stdin = interactive,
 	})
 	if not process then return arguments.failed(message) end
 	return sm.run(function()

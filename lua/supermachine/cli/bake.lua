@@ -5,7 +5,7 @@ local bake = {
 	usage = "bake [OPTION...] REFERENCE [-- WARMUP...]", summary = "make a snapshot of an image; prints its path",
 }
 
-local types = arguments.join(arguments.machine_types, fetch.types)
+local types = arguments.join(arguments.machine_types, fetch.types, { ["on-restore"] = "string" })
 
 function bake.main(args)
 	local options, rest = arguments.parse(args, types)
@@ -17,6 +17,7 @@ function bake.main(args)
 	if not image then return status end
 	local request = arguments.bake_options(options)
 	if #rest > 0 then request.warmup = rest end
+	if options.on_restore then request.on_restore = { "/bin/sh", "-c", options.on_restore } end
 	local snapshot <close>, why = image:bake(request)
 	if not snapshot then return arguments.failed(why) end
 	print(snapshot:path())

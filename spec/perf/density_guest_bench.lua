@@ -1,0 +1,61 @@
+-- What one more idle Linux guest costs, with many of them there: of this process (Pss), and of the host (MemAvailable,
+-- which has the process's own pages in it, too: all that one costs).  Each clone of one snapshot of 256 MiB has run a
+-- process and then idled for 10 s; and again, after it was reset, and ran a process, 50 times.
+--
+-- SUPERMACHINE_DENSITY says how many clones (default 100, and no more than half of MemAvailable carries).
+local lab = require "spec.support.lab"
+local memory = require "spec.support.memory"
+local scheduler = require "supermachine.scheduler"
+
+local idle_ms <const>, recycles <const> = 10000, 50
+local recycled_clones <const> = 8
+
+local function exec(vm) assert(assert(vm:exec({ "true" }, { timeout_ms = 60000 })).code == 0) end
+
+local function row(report, what, cost)
+	report { name = "density.process." .. what, unit = "MiB", samples = { cost.process_kib / 1024 } }
+	report { name = "density.host." .. what, unit = "MiB", samples = { cost.host_kib / 1024 } }
+end
+
+local function restored(snapshot, count)
+	local clones = {}
+	for i = 1, count do
+		clones[i] = assert(snapshot:restore())
+		exec(clones[i])
+	end
+	scheduler.sleep(idle_ms)
+	return clones
+end
+
+local function close(clones)
+	for _, vm in ipairs(clones) do vm:close() end
+end
+
+return {
+	tier = "lab",
+	run = function(report)
+		local wanted = tonumber(os.getenv "SUPERMACHINE_DENSITY" or "100")
+		local snapshot <close> = lab.snapshot { memory_mib = 256 }
+		-- The first has to itself what all share.
+		local first <close> = assert(snapshot:restore())
+		exec(first)
+		scheduler.sleep(idle_ms)
+
+		local before = memory.now()
+		local clones = restored(snapshot, wanted)
+		row(report, ("%d-guests.256-mib.idle"):format(#clones), memory.since(before, #clones))
+		close(clones)
+
+		before = memory.now()
+		clones = restored(snapshot, recycled_clones)
+		for _ = 1, recycles do
+			for _, vm in ipairs(clones) do
+				assert(vm:reset())
+				exec(vm)
+			end
+		end
+		scheduler.sleep(idle_ms)
+		row(report, ("%d-guests.256-mib.%d-recycles"):format(#clones, recycles), memory.since(before, #clones))
+		close(clones)
+	end,
+}
