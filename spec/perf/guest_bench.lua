@@ -57,13 +57,14 @@ local function resets(snapshot)
 end
 
 local function acquires(snapshot)
-	local acquire, round_trip, ping = {}, {}, {}
+	local acquire, cpu, round_trip, ping = {}, {}, {}, {}
 	local pool <close> = assert(sm.pool.new(snapshot, { min = 1, max = 2 }))
 	for _ = 1, runs do
 		-- Between requests the pool has time to refill.
 		while pool:stats().ready == 0 do scheduler.sleep(5) end
-		local start = core.now_ms()
+		local start, cpu_start = core.now_ms(), core.thread_cpu_us()
 		local vm <close> = assert(pool:acquire())
+		cpu[#cpu + 1] = core.thread_cpu_us() - cpu_start
 		acquire[#acquire + 1] = since(start)
 		start = core.now_ms()
 		exec(vm)
@@ -72,7 +73,7 @@ local function acquires(snapshot)
 		assert(vm:command "ping")
 		ping[#ping + 1] = since(start)
 	end
-	return acquire, round_trip, ping
+	return acquire, cpu, round_trip, ping
 end
 
 return {
@@ -94,8 +95,9 @@ return {
 			name = "recycle.ready", unit = "ms", samples = ready, against = "restore.exec", against_samples = answer,
 		}
 		report { name = "recycle.reset", unit = "ms", samples = reset }
-		local acquire, round_trip, ping = acquires(snapshot)
+		local acquire, cpu, round_trip, ping = acquires(snapshot)
 		report { name = "acquire.ready", unit = "ms", samples = acquire, against = "restore.exec", against_samples = answer }
+		report { name = "acquire.cpu", unit = "us", samples = cpu }
 		report { name = "exec.round-trip", unit = "ms", samples = round_trip, against = "agent ping", against_samples = ping }
 	end,
 }

@@ -106,6 +106,15 @@ static int base_now_ms(lua_State *L)
 	return 1;
 }
 
+/* thread_cpu_us() -> microseconds of processor time that the calling thread has taken, with a fraction. */
+static int base_thread_cpu_us(lua_State *L)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	lua_pushnumber(L, (double)now.tv_sec * 1e6 + (double)now.tv_nsec / 1e3);
+	return 1;
+}
+
 /* sha256(bytes) -> 64 hex digits. */
 static int base_sha256(lua_State *L)
 {
@@ -184,6 +193,7 @@ void sm_lua_base_open(lua_State *L)
 		{ "read_fd", base_read_fd },
 		{ "is_terminal", base_is_terminal },
 		{ "now_ms", base_now_ms },
+		{ "thread_cpu_us", base_thread_cpu_us },
 		{ "sha256", base_sha256 },
 		{ "json_check", base_json_check },
 		{ "record_write", base_record_write },
