@@ -1,19 +1,8 @@
 local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
-local lfs = require "lfs"
+local resources = require "spec.support.resources"
 local sm = require "supermachine"
-
-local function resources()
-	local descriptors = 0
-	for _ in lfs.dir "/proc/self/fd" do descriptors = descriptors + 1 end
-	local status = assert(io.open "/proc/self/status"):read "a"
-	return {
-		descriptors = descriptors,
-		threads = tonumber(status:match "Threads:%s*(%d+)"),
-		rss_kib = tonumber(status:match "VmRSS:%s*(%d+)"),
-	}
-end
 
 -- An emulated machine takes a hundred times as long for each.
 local rounds = os.getenv "TESTHOST" and 100 or 1000
@@ -28,11 +17,9 @@ describe("many machines #kvm", function()
 		end
 		-- The first few fill the allocator's pools and the threads' stacks.
 		for _ = 1, 20 do one() end
-		collectgarbage()
-		local before = resources()
+		local before = resources.now()
 		for _ = 1, rounds do one() end
-		collectgarbage()
-		local after = resources()
+		local after = resources.now()
 		assert.are.equal(before.descriptors, after.descriptors)
 		assert.are.equal(before.threads, after.threads)
 		-- A leak of one page a machine would be 4 MiB for the thousand.  A sanitizer's own memory grows with every

@@ -27,9 +27,10 @@ return {
 		for i = 1, runs do
 			while pool:stats().ready == 0 do end
 			local start, cpu_start = core.now_ms(), core.thread_cpu_us()
-			local vm <close> = assert(pool:acquire())
+			local vm = assert(pool:acquire())
 			cpu[i] = core.thread_cpu_us() - cpu_start
 			wall[i] = (core.now_ms() - start) * 1000
+			vm:close()
 		end
 		report { name = "acquire.wall", unit = "us", samples = wall }
 		report { name = "acquire.cpu", unit = "us", samples = cpu }
