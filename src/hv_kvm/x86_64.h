@@ -25,6 +25,7 @@ struct sm_kvm_arch_vcpu {
 	/* What the guest's CPUID says; count 0: not set yet. */
 	size_t cpuid_count;
 	struct sm_x86_cpuid_entry cpuid[SM_X86_CPUID_MAX];
+	bool scaled;       /* its TSC runs at another rate than the host's */
 	uint64_t deadline; /* of the timer, loaded: armed once the TSC that it is measured in is right */
 };
 
