@@ -1,5 +1,6 @@
--- A running microguest brought back to its snapshot in place, by how many pages it had written to and by the size of its
--- RAM, against a bare C program that stops such a guest, sets the same state and copies as many pages (floor_ARCH.c).
+-- A running microguest brought back to its snapshot in place, by how many pages it had written to and by the size of
+-- its RAM, against a bare C program that stops such a guest, sets the same state and copies as many pages
+-- (floor_ARCH.c).
 local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
