@@ -151,7 +151,7 @@ $(filter-out %.so,$(SPEC_PROGRAMS)): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)
 
 # What a stranger types ----------------------------------------------------------------------------
 
-.PHONY: deps kernel lab-shell demo test test-direct test-lab bench
+.PHONY: deps kernel lab-shell demo test test-direct test-lab bench plot
 deps:
 	vendor/missing --install
 
@@ -196,6 +196,11 @@ bench: all $(OWN_KERNEL)
 	vendor/images/make $(BUILD)/images $(ARCH) >/dev/null
 	@if [ -z '$(CROSS)' ] && [ -w /dev/kvm ]; then $(IN_LAB) '$(BENCH_LAB)' && $(BENCH); \
 	else $(IN_LAB) '$(BENCH_LAB) && $(BENCH)'; fi
+
+plot: $(EXE)
+	@vendor/missing plot
+	@mkdir -p docs
+	$(EXE) spec/perf/plot.lua $(BUILD)/bench.json docs/recycle.png
 
 # What machines argue about ------------------------------------------------------------------------
 
@@ -254,7 +259,7 @@ help:
 	@echo 'make test         test-direct, test-lab, and on x86_64 test-lab of ARCH=aarch64'
 	@echo 'make test-direct  the suite on this machine, without Linux guests'
 	@echo 'make test-lab     the specs with guests, in the emulated host where KVM here is not fit'
-	@echo 'make bench        medians, and $(BUILD)/bench.json'
+	@echo 'make bench        medians, and $(BUILD)/bench.json;  make plot  draws docs/recycle.png from it'
 	@echo 'make layers       which room includes which'
 	@echo 'make lint         luacheck, clang-format, banned calls;  make format  repairs the formatting'
 	@echo 'make asan tsan    the direct tier under sanitizers'

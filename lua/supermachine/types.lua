@@ -313,7 +313,7 @@ function vm:set_balloon(mib) end
 function vm:snapshot(path, metadata, options) end
 --- Make a restored machine what it was when it was restored, in place, with an identity of its own.
 ---@param options? { timeout_ms?: integer, paused?: boolean }
----@return { copied_bytes: integer, dropped_bytes: integer, memory_us: integer, total_us: integer }?, string? message, string? code
+---@return { copied_bytes: integer, dropped_bytes: integer, stop_us: integer, memory_us: integer, total_us: integer }?, string? message, string? code
 function vm:reset(options) end
 
 ---@class supermachine.process_options

@@ -133,8 +133,9 @@ end
 
 --- Make a restored machine what it was when it was restored, in place: only what has changed since is put back.  Its
 -- processes, connections and writes are gone; it runs on with an identity of its own, as after a restore.  Returns
--- { copied_bytes, dropped_bytes, memory_us, total_us }.  Options: timeout_ms = 30000 for the guest's answer, paused =
--- false (leave it paused, exactly as it was saved).  Its env stays, its host name and secrets are gone.
+-- { copied_bytes, dropped_bytes, stop_us, memory_us, total_us }, the guest's answer not in it.  Options: timeout_ms =
+-- 30000 for that, paused = false (leave it paused, exactly as it was saved).  Its env stays, its host name and secrets
+-- are gone.
 function methods:reset(given)
 	local checked = options.check({ timeout_ms = "integer", paused = "boolean" }, given)
 	local metadata = origins[self] or {}

@@ -1,5 +1,6 @@
--- A used microguest brought back to its snapshot in place, by how many pages it had written to and by the size of its
--- RAM, against a bare C program that sets the same state and copies as many bytes (floor_ARCH.c).
+-- A running microguest brought back to its snapshot in place, by how many pages it had written to and by the size of
+-- its RAM, against a bare C program that stops such a guest, sets the same state and copies as many pages
+-- (floor_ARCH.c).
 local build = require "spec.support.build"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
@@ -12,11 +13,13 @@ local MIB <const> = 1 << 20
 local floor_program = build.dir .. "/spec/perf/floor_" .. guest.arch
 local has_floor = lfs.attributes(floor_program) ~= nil
 
-local function floor_median(memory_mib, kib)
-	local pipe = assert(io.popen(("%s 1 %d %d %d"):format(floor_program, runs, memory_mib, kib)))
+local function floor_median(pages)
+	local pipe = assert(io.popen(("%s 1 %d 128 %d"):format(floor_program, runs, pages * 4)))
 	local text = pipe:read "a"
 	assert(pipe:close())
-	return (tonumber(text:match "state%s+([%d.]+)") + tonumber(text:match "copy%s+([%d.]+)")) / 1000
+	local us = 0
+	for _, stage in ipairs { "stop", "again", "copy" } do us = us + tonumber(text:match(stage .. "%s+([%d.]+)")) end
+	return us / 1000
 end
 
 -- Says x, then writes to every other page again and again, and says y after each round.
@@ -41,7 +44,7 @@ local function measure(report, memory_mib, pages)
 			local result = assert(vm:reset { paused = true })
 			total[#total + 1], bytes = result.total_us / 1000, math.max(bytes, result.copied_bytes + result.dropped_bytes)
 		end
-		if has_floor then floor[batch] = floor_median(memory_mib, pages * 4) end
+		if has_floor then floor[batch] = floor_median(pages) end
 	end
 	assert(bytes >= pages * 4096)
 	report {
@@ -53,7 +56,8 @@ end
 return {
 	tier = "direct",
 	run = function(report)
-		for _, pages in ipairs { 16, 256, 2048 } do measure(report, 128, pages) end
-		measure(report, 2048, 256)
+		for _, memory_mib in ipairs { 128, 4096 } do
+			for _, pages in ipairs { 16, 256, 1024, 2048 } do measure(report, memory_mib, pages) end
+		end
 	end,
 }

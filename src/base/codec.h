@@ -29,6 +29,7 @@ struct sm_reader {
 	size_t len;
 	size_t pos;
 	bool failed;
+	bool sound; /* inside a record whose CRC is right, and so are those of the records in it */
 };
 
 void sm_reader_init(struct sm_reader *reader, const void *data, size_t len);
@@ -51,8 +52,8 @@ static inline bool sm_reader_at_end(const struct sm_reader *reader)
 uint32_t sm_record_peek(const struct sm_reader *reader);
 /* Its version, likewise; 0: none. */
 uint16_t sm_record_version(const struct sm_reader *reader);
-/* Open the next record, which must have this tag and version and a sound CRC.  -EBADMSG otherwise, with an
- * error that names `what`. */
+/* Open the next record, which must have this tag and version and a sound CRC (its own, or that of one around it).
+ * -EBADMSG otherwise, with an error that names `what`. */
 int sm_record_open(struct sm_reader *reader, uint32_t tag, uint16_t version, const char *what,
                    struct sm_reader *ret_record, struct sm_error *err);
 /* After the fields: refuses a short or over-long payload.  -EBADMSG, naming `what`. */

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <sys/ioctl.h>
+#include <x86intrin.h>
 
 /* ---- a vCPU's part: the rate, and its timer's deadline -------------------------------------------------------- */
 
@@ -38,7 +39,13 @@ static int set_rate(struct sm_hv_vcpu *vcpu, uint32_t saved, struct sm_error *er
 	if (!saved || !here)
 		return 0;
 	uint64_t ppm = (saved > here ? saved - here : here - saved) * UINT64_C(1000000) / here;
-	if (ppm <= RATE_PPM_SAME || ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)saved) >= 0 || ppm <= RATE_PPM_MAX)
+	if (ppm <= RATE_PPM_SAME)
+		return 0;
+	if (ioctl(vcpu->fd, KVM_SET_TSC_KHZ, (unsigned long)saved) >= 0) {
+		vcpu->arch->scaled = true;
+		return 0;
+	}
+	if (ppm <= RATE_PPM_MAX)
 		return 0;
 	return sm_error_set(err, ENOTSUP, "TSC rate: saved at %u kHz, this host has %u kHz and cannot scale", saved,
 	                    here);
@@ -92,26 +99,42 @@ static uint64_t distance(struct sm_hv_vcpu *first, struct sm_hv_vcpu *vcpu)
 	return known ? to - from : 0;
 }
 
+/* With which the first vCPU's TSC is `tsc` now.  Where nothing is scaled it is the host's and the offset, and KVM need
+ * not be asked; each question to a vCPU has it loaded and put away again. */
+static int find_offset(struct sm_hv_vcpu *first, uint64_t tsc, uint64_t *ret_offset, struct sm_error *err)
+{
+	if (!first->arch->scaled) {
+		*ret_offset = tsc - __rdtsc();
+		return 0;
+	}
+	struct sm_kvm_msr now = { .index = SM_KVM_MSR_TSC };
+	uint64_t offset;
+	int code = move_offset(first, KVM_GET_DEVICE_ATTR, &offset);
+	if (code < 0)
+		return sm_error_sys(err, code, "read the TSC's offset");
+	code = sm_kvm_x86_msr_get(first, &now, err);
+	*ret_offset = offset + (tsc - now.value);
+	return code;
+}
+
 /* Each vCPU's TSC is `tsc` and its distance now.  Without offsets the same value is written to all of them, which KVM
  * takes as the wish for one offset when the writes are near enough in time. */
 static int set_tscs(struct sm_kvm_arch_vm *arch, uint64_t tsc, const uint64_t *distances, struct sm_error *err)
 {
-	struct sm_kvm_msr now = { .index = SM_KVM_MSR_TSC };
 	uint64_t offset = 0;
-	bool by_offset = move_offset(arch->vcpus[0], KVM_GET_DEVICE_ATTR, &offset) >= 0;
-	if (by_offset) {
-		int code = sm_kvm_x86_msr_get(arch->vcpus[0], &now, err);
-		if (code < 0)
-			return code;
-		offset += tsc - now.value;
-	}
+	int code = find_offset(arch->vcpus[0], tsc, &offset, err);
+	bool by_offset = code != -ENXIO;
+	if (by_offset && code < 0)
+		return code;
 	for (unsigned i = 0; i < SM_PLAN_VCPUS_MAX; i++) {
 		struct sm_hv_vcpu *vcpu = arch->vcpus[i];
 		if (!vcpu)
 			continue;
 		uint64_t own = offset + distances[i];
-		int code = by_offset ? move_offset(vcpu, KVM_SET_DEVICE_ATTR, &own) : 0;
-		if (code < 0)
+		code = by_offset ? move_offset(vcpu, KVM_SET_DEVICE_ATTR, &own) : -ENXIO;
+		if (code == -ENXIO)
+			by_offset = false;
+		else if (code < 0)
 			return sm_error_sys(err, code, "set the TSC's offset of vCPU %u", i);
 		const struct sm_kvm_msr msrs[] = {
 			{ SM_KVM_MSR_TSC, tsc + distances[i] },

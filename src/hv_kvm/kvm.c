@@ -46,6 +46,7 @@ static int kvm_caps(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error 
 		.name = "kvm",
 		.irqfd = true,
 		.ioeventfd = true,
+		.any_thread = true,
 		.max_vcpus = extension(device_fd, KVM_CAP_MAX_VCPUS),
 		.gpa_bits = sm_kvm_arch_gpa_bits(device_fd),
 		.plain_boot = sm_kvm_arch_plain_boot,

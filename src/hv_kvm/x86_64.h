@@ -24,6 +24,7 @@ struct sm_kvm_arch_vcpu {
 	/* What the guest's CPUID says; NULL: not set yet. */
 	size_t cpuid_count;
 	struct sm_x86_cpuid_entry *cpuid;
+	bool scaled;       /* its TSC runs at another rate than the host's */
 	uint64_t deadline; /* of the timer, loaded: armed once the TSC that it is measured in is right */
 };
 

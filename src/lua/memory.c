@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #define READ_MAX (16u << 20)
@@ -122,11 +123,46 @@ static int memory_save(lua_State *L)
 	return 1;
 }
 
+/* In place of a hypervisor: the table at index 2, of the gpas that a guest wrote to. */
+static int guest_wrote(void *arg, const struct sm_memory_region *region, uint64_t *bits, struct sm_error *err)
+{
+	(void)err;
+	lua_State *L = arg;
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	uint64_t page = sm_memory_page_bytes(self->memory);
+	memset(bits, 0, (region->bytes / page + 63) / 64 * sizeof *bits);
+	for (lua_Integer i = 1; lua_rawgeti(L, 2, i) != LUA_TNIL; i++) {
+		uint64_t at = ((uint64_t)lua_tointeger(L, -1) - region->gpa) / page;
+		if (at < region->bytes / page)
+			bits[at / 64] |= UINT64_C(1) << (at % 64);
+		lua_pop(L, 1);
+	}
+	lua_pop(L, 1);
+	return 0;
+}
+
+/* rewind(gpas) -> bytes copied, bytes given back; or nil, message, code.  All RAM is what the file says, after a guest
+ * that wrote to the pages of these addresses. */
+static int memory_rewind(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	luaL_checktype(L, 2, LUA_TTABLE);
+	struct sm_error err = { 0 };
+	struct sm_memory_rewound rewound;
+	int code = sm_memory_harvest(self->memory, guest_wrote, L, &err);
+	if (code == 0)
+		code = sm_memory_rewind(self->memory, &rewound, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_pushinteger(L, (lua_Integer)rewound.copied_bytes);
+	lua_pushinteger(L, (lua_Integer)rewound.dropped_bytes);
+	return 2;
+}
+
 static const luaL_Reg memory_methods[] = {
-	{ "read", memory_read },     { "write", memory_write },
-	{ "zero", memory_zero },     { "discard", memory_discard },
-	{ "marked", memory_marked }, { "regions", memory_regions },
-	{ "save", memory_save },     { NULL, NULL },
+	{ "read", memory_read },       { "write", memory_write },   { "zero", memory_zero },
+	{ "discard", memory_discard }, { "marked", memory_marked }, { "regions", memory_regions },
+	{ "save", memory_save },       { "rewind", memory_rewind }, { NULL, NULL },
 };
 
 static const struct sm_lua_class memory_class = {

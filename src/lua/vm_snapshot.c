@@ -132,6 +132,7 @@ static int reset_push(lua_State *L, void *arg)
 	lua_createtable(L, 0, 4);
 	set_integer(L, "copied_bytes", reset->result.copied_bytes);
 	set_integer(L, "dropped_bytes", reset->result.dropped_bytes);
+	set_integer(L, "stop_us", reset->result.stop_us);
 	set_integer(L, "memory_us", reset->result.memory_us);
 	set_integer(L, "total_us", reset->result.total_us);
 	return 1;

@@ -186,6 +186,7 @@ int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, s
 		sm_reader_init(&in, reply.body.data, reply.body.len);
 		ret->copied_bytes = sm_get_u64(&in);
 		ret->dropped_bytes = sm_get_u64(&in);
+		ret->stop_us = sm_get_u32(&in);
 		ret->memory_us = sm_get_u32(&in);
 		ret->total_us = sm_get_u32(&in);
 	}

@@ -65,7 +65,8 @@ int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uin
  */
 struct sm_control_reset {
 	uint64_t copied_bytes, dropped_bytes; /* of RAM: written back, and given back to the host */
-	uint32_t memory_us, total_us;
+	/* Until vCPUs and devices stood still; for RAM, while the vCPUs load their state; all of it. */
+	uint32_t stop_us, memory_us, total_us;
 };
 int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, struct sm_error *err);
 

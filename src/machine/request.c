@@ -254,6 +254,7 @@ static int serve_reset(struct sm_machine *machine, struct sm_message *reply, str
 		return code;
 	sm_put_u64(&reply->body, reset.copied_bytes);
 	sm_put_u64(&reply->body, reset.dropped_bytes);
+	sm_put_u32(&reply->body, reset.stop_us);
 	sm_put_u32(&reply->body, reset.memory_us);
 	sm_put_u32(&reply->body, reset.total_us);
 	return 0;

@@ -17,15 +17,22 @@ int sm_machine_harvest(struct sm_machine *machine, struct sm_error *err)
 	return sm_memory_harvest(machine->memory, guest_dirty, machine, err);
 }
 
-static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
+/* All but the first, each on its own thread. */
+static void begin_vcpus(struct sm_machine *machine, struct sm_machine_state *state)
 {
-	int code = 0;
-	for (unsigned i = 0; i < machine->nvcpus; i++)
+	for (unsigned i = 1; i < machine->nvcpus; i++)
 		sm_vcpu_call_begin(machine->vcpus[i], sm_machine_load_vcpu, &state->vcpus[i]);
+}
+
+/* The first, and the end of the others: also when `code` says that all is lost, which is then the result. */
+static int end_vcpus(struct sm_machine *machine, struct sm_machine_state *state, int code, struct sm_error *err)
+{
 	for (unsigned i = 0; i < machine->nvcpus; i++) {
-		struct sm_error first;
-		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
-		if (one < 0 && code == 0) {
+		struct sm_error first = { 0 };
+		struct sm_vcpu *vcpu = machine->vcpus[i];
+		int one = i ? sm_vcpu_call_wait(vcpu, &first)
+		            : sm_vcpu_call_now(vcpu, sm_machine_load_vcpu, &state->vcpus[0], &first);
+		if (one < 0 && code >= 0) {
 			*err = first;
 			code = sm_error_context(err, "vCPU %u", i);
 		}
@@ -33,15 +40,9 @@ static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state
 	return code;
 }
 
-/* Everything stands still.  Devices let go of the guest's memory before it changes under them. */
-static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
-                      struct sm_error *err)
+static int put_back_ram(struct sm_machine *machine, struct sm_control_reset *ret, struct sm_error *err)
 {
 	uint64_t start = sm_time_us();
-	for (unsigned i = 0; i < machine->plan.nslots; i++)
-		sm_virtio_forget(machine->devices[i].virtio);
-	sm_ring_clear(sm_platform_console(machine->platform));
-
 	struct sm_memory_rewound rewound;
 	int code = sm_machine_harvest(machine, err);
 	if (code >= 0)
@@ -51,14 +52,25 @@ static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state
 	ret->copied_bytes = rewound.copied_bytes;
 	ret->dropped_bytes = rewound.dropped_bytes;
 	ret->memory_us = (uint32_t)(sm_time_us() - start);
+	return 0;
+}
 
-	code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
-	if (code >= 0)
-		code = load_vcpus(machine, state, err);
-	if (code >= 0)
-		code = sm_machine_load_finish(machine, state, err);
-	ret->total_us = (uint32_t)(sm_time_us() - start);
-	return code;
+/* Everything stands still.  Devices let go of the guest's memory before it changes under them.  vCPUs load their state
+ * meanwhile; what KVM writes to RAM as they do (its clock) is in the log, before the harvest or after it. */
+static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
+                      struct sm_error *err)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		sm_virtio_forget(machine->devices[i].virtio);
+	sm_ring_clear(sm_platform_console(machine->platform));
+
+	int code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
+	if (code < 0)
+		return code;
+	begin_vcpus(machine, state);
+	code = put_back_ram(machine, ret, err);
+	code = end_vcpus(machine, state, code, err);
+	return code < 0 ? code : sm_machine_load_finish(machine, state, err);
 }
 
 int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, struct sm_error *err)
@@ -67,6 +79,7 @@ int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, s
 	if (!machine->origin_state)
 		return sm_error_set(err, EINVAL,
 		                    "reset: the machine was booted: only one that was restored can go back");
+	uint64_t start = sm_time_us();
 	int code = sm_machine_pause(machine, err);
 	if (code < 0)
 		return sm_error_context(err, "reset");
@@ -74,9 +87,11 @@ int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, s
 	if (!state)
 		return sm_error_set(err, ENOMEM, "reset: out of memory");
 	sm_loop_pause(machine->loop);
+	ret->stop_us = (uint32_t)(sm_time_us() - start);
 	code = rewind_all(machine, state, ret, err);
 	sm_loop_resume(machine->loop);
 	free(state);
+	ret->total_us = (uint32_t)(sm_time_us() - start);
 	machine->resumed_at_us = 0;
 	atomic_store(&machine->first_exit_us, 0);
 	if (code < 0) {

@@ -231,6 +231,15 @@ int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err)
 	return code;
 }
 
+/* A thread takes as long to wake up as such a call takes. */
+int sm_vcpu_call_now(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg, struct sm_error *err)
+{
+	if (vcpu->machine->caps.any_thread)
+		return call(vcpu->machine, vcpu->hv_vcpu, arg, err);
+	sm_vcpu_call_begin(vcpu, call, arg);
+	return sm_vcpu_call_wait(vcpu, err);
+}
+
 void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed)
 {
 	pthread_mutex_lock(&vcpu->lock);

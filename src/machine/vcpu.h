@@ -26,9 +26,10 @@ int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, 
 void sm_vcpu_free(struct sm_vcpu *vcpu);
 
 /* Run `call` on the vCPU's thread.  begin returns at once (one call at a time), wait gives the result.  The vCPU must
- * be parked, so that state is read between instructions. */
+ * be parked, so that state is read between instructions.  now: both, but here where the back end lets any thread. */
 void sm_vcpu_call_begin(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg);
 int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err);
+int sm_vcpu_call_now(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg, struct sm_error *err);
 
 /* run lets the guest go on (resumed: after telling it that it was stopped); park asks it to stop (any thread, also the
  * vCPU's own) and park_wait waits until it has, with pending I/O finished. */

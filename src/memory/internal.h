@@ -3,9 +3,10 @@
 #define SM_MEMORY_INTERNAL_H
 
 #include "memory/memory.h"
+#include "memory/pages.h"
 #include "memory/source.h"
 
-#include <stdatomic.h>
+#include <time.h>
 
 struct sm_memory_reservation {
 	void *start;
@@ -19,13 +20,27 @@ struct sm_memory {
 	uint64_t bytes;
 	struct sm_memory_source source; /* what it was mapped from; no files: zeros */
 	uint64_t host_page;             /* what can be mapped and given back; SM_MEMORY_PAGE is the guest's */
-	/* A bit a page, in the order of the RAM file.  marks: what host code wrote, not yet harvested. */
-	_Atomic uint64_t *marks;
-	uint64_t *dirty; /* what differs from the RAM file, as far as it was harvested */
-	uint64_t *kept;  /* what the last rewind copied back: private pages that nobody may need */
+	/* Pages of SM_MEMORY_PAGE, in the order of the RAM file. */
+	struct sm_marks marks; /* what host code wrote, not yet harvested */
+	struct sm_pages dirty; /* what differs from the RAM file, as far as it was harvested */
+	struct sm_pages kept;  /* what the last rewind copied back: private pages that nobody may need */
+	uint64_t *guest_bits;  /* room for one region's answer of the hypervisor; NULL: not asked yet */
+	/* rewind.c: each file once more, all of it, to copy from; NULL: not yet.  written: when it last was, as it was
+	 * mapped. */
+	const uint8_t *views[SM_MEMORY_FILES_MAX];
+	struct timespec written[SM_MEMORY_FILES_MAX];
 };
 
 /* The part of a region that lies in [offset, offset + bytes) of the RAM file; false: none. */
 bool sm_memory_clip(const struct sm_memory_region *region, uint64_t offset, uint64_t bytes, struct sm_memory_run *ret);
+
+/* dirty.c: as sm_memory_next_dirty, of any set. */
+bool sm_memory_next_run(const struct sm_memory *memory, const struct sm_pages *pages, uint64_t *offset,
+                        struct sm_memory_run *ret);
+
+/* A file that RAM is mapped from: -EBADMSG when it is not one of at least the RAM's size.  ret_written: when it last
+ * changed. */
+int sm_memory_check_file(const struct sm_memory *memory, int ram_fd, struct timespec *ret_written,
+                         struct sm_error *err);
 
 #endif

@@ -78,7 +78,7 @@ static int map_region(struct sm_memory *memory, size_t index, struct sm_error *e
 }
 
 /* A mapping past the end of a file would be a SIGBUS waiting to happen. */
-static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_error *err)
+int sm_memory_check_file(const struct sm_memory *memory, int ram_fd, struct timespec *ret_written, struct sm_error *err)
 {
 	struct stat st;
 	if (fstat(ram_fd, &st) < 0)
@@ -88,14 +88,15 @@ static int check_file(const struct sm_memory *memory, int ram_fd, struct sm_erro
 	if ((uint64_t)st.st_size < memory->bytes)
 		return sm_error_set(err, EBADMSG, "RAM file: %lld bytes, the plan has %llu of RAM",
 		                    (long long)st.st_size, (unsigned long long)memory->bytes);
+	*ret_written = st.st_mtim;
 	return 0;
 }
 
-static int check_source(const struct sm_memory *memory, struct sm_error *err)
+static int check_source(struct sm_memory *memory, struct sm_error *err)
 {
 	int code = 0;
 	for (unsigned i = 0; i < memory->source.nfiles && code == 0; i++)
-		code = check_file(memory, memory->source.files[i], err);
+		code = sm_memory_check_file(memory, memory->source.files[i], &memory->written[i], err);
 	for (size_t i = 0; i < memory->source.npieces && code == 0; i++) {
 		const struct sm_memory_piece *piece = &memory->source.pieces[i];
 		if (piece->offset % memory->host_page || piece->bytes % memory->host_page)
@@ -135,11 +136,9 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 	               (code = check_source(memory, err)) < 0))
 		goto fail;
 
-	/* The C library gives a large zeroed array as untouched pages, so that marks cost what is marked. */
-	uint64_t words = (memory->bytes / SM_MEMORY_PAGE + 63) / 64;
-	memory->marks = calloc(words, sizeof *memory->marks);
-	memory->dirty = calloc(words, sizeof *memory->dirty);
-	if (!memory->marks || !memory->dirty) {
+	if (sm_marks_init(&memory->marks, memory->bytes / SM_MEMORY_PAGE) < 0 ||
+	    sm_pages_init(&memory->dirty, memory->bytes / SM_MEMORY_PAGE) < 0 ||
+	    sm_pages_init(&memory->kept, memory->bytes / SM_MEMORY_PAGE) < 0) {
 		code = sm_error_set(err, ENOMEM, "guest RAM: out of memory");
 		goto fail;
 	}
@@ -161,9 +160,13 @@ void sm_memory_free(struct sm_memory *memory)
 	for (size_t i = 0; i < memory->nregions; i++)
 		if (memory->reservations[i].start)
 			munmap(memory->reservations[i].start, memory->reservations[i].bytes);
-	free(memory->marks);
-	free(memory->dirty);
-	free(memory->kept);
+	for (unsigned i = 0; i < memory->source.nfiles; i++)
+		if (memory->views[i])
+			munmap((void *)memory->views[i], memory->bytes);
+	sm_marks_done(&memory->marks);
+	sm_pages_done(&memory->dirty);
+	sm_pages_done(&memory->kept);
+	free(memory->guest_bits);
 	sm_memory_source_close(&memory->source);
 	free(memory);
 }
@@ -177,6 +180,11 @@ size_t sm_memory_regions(const struct sm_memory *memory, const struct sm_memory_
 uint64_t sm_memory_bytes(const struct sm_memory *memory)
 {
 	return memory->bytes;
+}
+
+uint64_t sm_memory_page_bytes(const struct sm_memory *memory)
+{
+	return memory->host_page;
 }
 
 /* The region that holds [gpa, gpa + len), or NULL. */
@@ -197,17 +205,6 @@ const void *sm_memory_at_read(const struct sm_memory *memory, uint64_t gpa, uint
 	return region ? (const uint8_t *)region->hva + (gpa - region->gpa) : NULL;
 }
 
-/* Most pages that are written were written before, and a look is cheaper than a locked operation. */
-static void mark(struct sm_memory *memory, uint64_t first, uint64_t last)
-{
-	for (uint64_t page = first; page <= last; page++) {
-		_Atomic uint64_t *word = &memory->marks[page / 64];
-		uint64_t bit = UINT64_C(1) << (page % 64);
-		if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
-			atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
-	}
-}
-
 void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 {
 	const struct sm_memory_region *region = find(memory, gpa, len);
@@ -215,7 +212,7 @@ void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 		return NULL;
 	if (len) {
 		uint64_t offset = region->file_offset + (gpa - region->gpa);
-		mark(memory, offset / SM_MEMORY_PAGE, (offset + len - 1) / SM_MEMORY_PAGE);
+		sm_marks_add(&memory->marks, offset / SM_MEMORY_PAGE, (offset + len - 1) / SM_MEMORY_PAGE);
 	}
 	return (uint8_t *)region->hva + (gpa - region->gpa);
 }
@@ -226,8 +223,7 @@ bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa)
 	if (!region)
 		return false;
 	uint64_t page = (region->file_offset + (gpa - region->gpa)) / SM_MEMORY_PAGE;
-	uint64_t marks = atomic_load_explicit(&memory->marks[page / 64], memory_order_relaxed);
-	return (marks | memory->dirty[page / 64]) >> (page % 64) & 1;
+	return sm_marks_has(&memory->marks, page) || sm_pages_has(&memory->dirty, page);
 }
 
 int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, size_t len)

@@ -33,7 +33,8 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 void sm_memory_free(struct sm_memory *memory);
 
 size_t sm_memory_regions(const struct sm_memory *memory, const struct sm_memory_region **ret_regions);
-uint64_t sm_memory_bytes(const struct sm_memory *memory); /* all regions */
+uint64_t sm_memory_bytes(const struct sm_memory *memory);      /* all regions */
+uint64_t sm_memory_page_bytes(const struct sm_memory *memory); /* of a host page */
 
 /* A pointer to [gpa, gpa + len), all inside one region, or NULL.  read: for reading only; write: marks the
  * pages dirty.  Any thread; a pointer stays good for the memory's life. */
@@ -55,8 +56,8 @@ bool sm_memory_marked(const struct sm_memory *memory, uint64_t gpa);
 
 /* dirty.c: what differs from the RAM files that were mapped.  All of it while no vCPU and no device runs.
  *
- * harvest adds what host code has written, and what `guest` says: called once a region, it sets a bit in `bits` (all
- * zero) for each host page that the guest has written, lowest first. */
+ * harvest adds what host code has written, and what `guest` says: called once a region, it fills `bits`, whole words of
+ * 64, with a bit for each host page, lowest first: set where the guest has written. */
 typedef int (*sm_memory_guest)(void *arg, const struct sm_memory_region *region, uint64_t *bits, struct sm_error *err);
 int sm_memory_harvest(struct sm_memory *memory, sm_memory_guest guest, void *arg, struct sm_error *err);
 
@@ -67,9 +68,10 @@ struct sm_memory_run {
 };
 bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, struct sm_memory_run *ret);
 
-/* Make all RAM what the files, still the same, say; nothing is dirty then.  Few pages are copied, of many the rest is
- * given back to the host; what the rewind before has copied, and nobody wrote to since, is given back too, so private
- * memory does not grow from one rewind to the next. */
+/* rewind.c.  Make all RAM what the files say; nothing is dirty then.  -EBADMSG for a file that was cut or written to
+ * since it was mapped: all that was dirty still is.  Few pages are copied, of many the rest is given back to the host;
+ * what the rewind before has copied, and nobody wrote to since, is given back too, so private memory does not grow from
+ * one rewind to the next. */
 struct sm_memory_rewound {
 	uint64_t copied_bytes, dropped_bytes;
 };

@@ -141,7 +141,7 @@ int sm_memory_source_add(struct sm_memory_source *source, int file, const struct
 	return 0;
 }
 
-int sm_memory_source_at(const struct sm_memory_source *source, uint64_t offset, uint64_t *end)
+unsigned sm_memory_source_at(const struct sm_memory_source *source, uint64_t offset, uint64_t *end)
 {
 	size_t low = 0, high = source->npieces; /* the first piece that ends behind offset */
 	while (low < high) {
@@ -152,13 +152,13 @@ int sm_memory_source_at(const struct sm_memory_source *source, uint64_t offset, 
 			low = middle + 1;
 	}
 	if (low == source->npieces)
-		return source->files[0];
+		return 0;
 	const struct sm_memory_piece *piece = &source->pieces[low];
 	bool inside = offset >= piece->offset;
 	uint64_t until = inside ? piece->offset + piece->bytes : piece->offset;
 	if (*end > until)
 		*end = until;
-	return source->files[inside ? piece->file : 0];
+	return inside ? piece->file : 0;
 }
 
 int sm_memory_source_copy(const struct sm_memory_source *from, struct sm_memory_source *ret, struct sm_error *err)

@@ -48,8 +48,8 @@ int sm_memory_source_add(struct sm_memory_source *source, int file, const struct
                          struct sm_error *err);
 /* How many pieces there would be with these extents on top. */
 size_t sm_memory_source_count(const struct sm_memory_source *source, const struct sm_memory_extents *extents);
-/* The file that has the page at `offset`, and up to where it goes on to be that one, at most *end. */
-int sm_memory_source_at(const struct sm_memory_source *source, uint64_t offset, uint64_t *end);
+/* Which file has the page at `offset`, and up to where it goes on to be that one, at most *end. */
+unsigned sm_memory_source_at(const struct sm_memory_source *source, uint64_t offset, uint64_t *end);
 /* With descriptors of its own; ended by _close. */
 int sm_memory_source_copy(const struct sm_memory_source *from, struct sm_memory_source *ret, struct sm_error *err);
 void sm_memory_source_close(struct sm_memory_source *source); /* closes the files */

@@ -40,7 +40,7 @@ static int copy_all(void *arg, int ram_fd, int state_fd, struct sm_format_meta *
 	int code = ftruncate(ram_fd, (off_t)ram_bytes) < 0 ? -errno : 0;
 	meta->ram_data_bytes = 0;
 	for (uint64_t at = 0, next = ram_bytes; at < ram_bytes && code == 0; at = next, next = ram_bytes) {
-		int fd = sm_memory_source_at(&snapshot->ram, at, &next);
+		int fd = snapshot->ram.files[sm_memory_source_at(&snapshot->ram, at, &next)];
 		code = sm_snapshot_copy_data(fd, ram_fd, at, next, chunk, &meta->ram_data_bytes);
 	}
 	if (code == 0)

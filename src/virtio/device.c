@@ -172,7 +172,8 @@ void sm_virtio_restored(struct sm_virtio *device)
 		sm_fd_event_raise(device->env.irq_fd);
 	if (device->ops->restored)
 		device->ops->restored(device);
-	sm_virtio_wake(device);
+	if (sm_virtio_running(device))
+		sm_virtio_wake(device);
 	pthread_mutex_unlock(&device->lock);
 }
 
