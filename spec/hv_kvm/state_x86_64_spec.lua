@@ -67,6 +67,10 @@ describe("saved state of x86_64 #kvm", function()
 	end)
 
 	it("has one TSC for all vCPUs, unless the guest moved one", function()
+		local operation <close> = assert(core.kvm_probe_begin "/dev/kvm")
+		if not operation:finish().user_mode then
+			return pending "this KVM emulates guest kernel mode, and has every guest read the host's TSC"
+		end
 		local guest <close> = assert(core.microguest {
 			vcpus = 2,
 			code = asm.loop(asm.counter() .. asm.store_word(target) .. "\x89\x15" .. le32(target + 4) .. asm.out8(0x10, 1)),

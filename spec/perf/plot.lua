@@ -1,4 +1,4 @@
--- The picture of the rows `recycle.reset.PAGES-pages.RAM-mib`: time against dirty pages, a line for each size of RAM, and
+-- The picture of the rows `recycle.reset.PAGES-pages.RAM-mib`: time against dirty pages, a line a size of RAM, and
 -- one for the floor.  Usage: build/supermachine spec/perf/plot.lua BENCH.json OUT.png   (needs gnuplot)
 local core = require "supermachine.core"
 

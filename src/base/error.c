@@ -56,19 +56,36 @@ int sm_error_sys(struct sm_error *err, int code, const char *format, ...)
 	return -code;
 }
 
+static void prepend(struct sm_error *err, const char *format, va_list args)
+{
+	char old[SM_ERROR_MESSAGE_MAX];
+	memcpy(old, err->message, sizeof old);
+	write_words(err, format, args);
+	size_t used = strlen(err->message);
+	snprintf(err->message + used, sizeof err->message - used, ": %s", old);
+}
+
 int sm_error_context(struct sm_error *err, const char *format, ...)
 {
 	if (!err)
 		return -EIO;
-	char old[SM_ERROR_MESSAGE_MAX];
-	memcpy(old, err->message, sizeof old);
 	va_list args;
 	va_start(args, format);
-	write_words(err, format, args);
+	prepend(err, format, args);
 	va_end(args);
-	size_t used = strlen(err->message);
-	snprintf(err->message + used, sizeof err->message - used, ": %s", old);
-	return -err->code;
+	return -positive(err->code);
+}
+
+int sm_error_pass(struct sm_error *err, const struct sm_error *from, const char *format, ...)
+{
+	if (err) {
+		*err = *from;
+		va_list args;
+		va_start(args, format);
+		prepend(err, format, args);
+		va_end(args);
+	}
+	return -positive(from->code);
 }
 
 const char *sm_error_name(int code)

@@ -25,6 +25,10 @@ int sm_error_sys(struct sm_error *err, int code, const char *format, ...) __attr
 /* Prepend "<format>: " to the message.  Returns -err->code, so `return sm_error_context(err, ...)` passes on. */
 int sm_error_context(struct sm_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Set *err (NULL is allowed) to another error, with "<format>: " before its message.  Returns -from->code. */
+int sm_error_pass(struct sm_error *err, const struct sm_error *from, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* The symbolic name of an errno value ("ENOENT"), or "EUNKNOWN". */
 const char *sm_error_name(int code);
 

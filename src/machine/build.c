@@ -133,10 +133,8 @@ static int build_vcpus(struct sm_machine *machine, struct start *start, struct s
 	for (unsigned i = 0; i < machine->nvcpus; i++) {
 		struct sm_error first;
 		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
-		if (one < 0 && code == 0) {
-			*err = first;
-			code = sm_error_context(err, "vCPU %u", i);
-		}
+		if (one < 0 && code == 0)
+			code = sm_error_pass(err, &first, "vCPU %u", i);
 	}
 	return code;
 }

@@ -32,10 +32,8 @@ static int end_vcpus(struct sm_machine *machine, struct sm_machine_state *state,
 		struct sm_vcpu *vcpu = machine->vcpus[i];
 		int one = i ? sm_vcpu_call_wait(vcpu, &first)
 		            : sm_vcpu_call_now(vcpu, sm_machine_load_vcpu, &state->vcpus[0], &first);
-		if (one < 0 && code >= 0) {
-			*err = first;
-			code = sm_error_context(err, "vCPU %u", i);
-		}
+		if (one < 0 && code >= 0)
+			code = sm_error_pass(err, &first, "vCPU %u", i);
 	}
 	return code;
 }

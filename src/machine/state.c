@@ -35,10 +35,8 @@ static int save_vcpus(struct sm_machine *machine, struct sm_buf *out, struct sm_
 	for (unsigned i = 0; i < machine->nvcpus; i++) {
 		struct sm_error first;
 		int one = sm_vcpu_call_wait(machine->vcpus[i], &first);
-		if (one < 0 && code == 0) {
-			*err = first;
-			code = sm_error_context(err, "vCPU %u", i);
-		}
+		if (one < 0 && code == 0)
+			code = sm_error_pass(err, &first, "vCPU %u", i);
 		size_t record = sm_record_begin(out, tag_vcpu, STATE_VERSION);
 		sm_put_u32(out, i);
 		sm_buf_append(out, each[i].data, each[i].len);
