@@ -283,9 +283,9 @@ describe("supermachine run, bake and exec #lab", function()
 			lab.reference "busybox"))
 		local path = assert(out:match "^(/[^\n]+)\n$", err)
 		scratch.write(folder:join "secret", "open\0sesame\n")
-		local options = ("--hostname one --env A=1 --env B='2 3' --secret token=%s --secret /srv/other=%s"):format(
+		local options = ("--hostname one --env A=1 --env B='2 3' --secret token=%s --secret /srv/secrets/other=%s"):format(
 			folder:join "secret", folder:join "secret")
-		local shown = "hostname; cat /run/hook; echo \"$A $B\"; cat /run/secrets/token /srv/other"
+		local shown = "hostname; cat /run/hook; echo \"$A $B\"; cat /run/secrets/token /srv/secrets/other"
 		local text, why, status = run(folder, ("exec %s %s -- sh -c %s"):format(options, path, scratch.quote(shown)))
 		assert.are.equal("one\nhook\n1 2 3\nopen\0sesame\nopen\0sesame\n", text, why)
 		assert.are.equal(0, status)
