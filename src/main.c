@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 int luaopen_supermachine_core(lua_State *L);
@@ -295,8 +296,20 @@ static int protected_main(lua_State *L)
 	return 0;
 }
 
+/* A machine has some twenty descriptors, and a shell's usual limit is 1,024: as many as this process may have.  Only the
+ * executable does so; the module changes nothing in the process that loads it. */
+static void raise_open_files(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == limit.rlim_max)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit); /* fewer machines, then */
+}
+
 int main(int argc, char **argv)
 {
+	raise_open_files();
 	lua_State *L = luaL_newstate();
 	if (!L) {
 		fputs("supermachine: not enough memory\n", stderr);

@@ -1,6 +1,7 @@
 -- The executable as an interpreter.
 local build = require "spec.support.build"
 local folder = require "spec.support.folder"
+local scratch = require "spec.support.scratch"
 
 local exe = build.dir .. "/supermachine"
 
@@ -78,6 +79,12 @@ describe("the executable", function()
 		assert.truthy(path:match "^(/[^;]*)/%?%.lua;", path)
 		local attributes = require "lfs".attributes(path:match "^(/[^;]*)/%?%.lua;" .. "/supermachine", "mode")
 		assert.are.equal("directory", attributes)
+	end)
+
+	it("may open as many files as its user may, which hundreds of machines need", function()
+		local code = "for line in io.lines '/proc/self/limits' do print(line:match '^Max open files +(%d+) +(%d+)') end"
+		local text = scratch.run(("ulimit -n 512; ulimit -S -n 256; %s/supermachine -e \"%s\""):format(build.dir, code))
+		assert.matches("512%s+512", text)
 	end)
 
 	it("tells its version", function()

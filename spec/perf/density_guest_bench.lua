@@ -28,10 +28,6 @@ local function restored(snapshot, count)
 	return clones
 end
 
-local function close(clones)
-	for _, vm in ipairs(clones) do vm:close() end
-end
-
 return {
 	tier = "lab",
 	run = function(report)
@@ -43,20 +39,22 @@ return {
 		scheduler.sleep(idle_ms)
 
 		local before = memory.now()
-		local few = restored(snapshot, recycled_clones)
+		local clones = restored(snapshot, wanted)
+		local idle = memory.since(before, #clones)
+		row(report, ("%d-guests.256-mib.idle"):format(#clones), idle)
+
+		before = memory.now()
 		for _ = 1, recycles do
-			for _, vm in ipairs(few) do
-				assert(vm:reset())
-				exec(vm)
+			for i = 1, recycled_clones do
+				assert(clones[i]:reset())
+				exec(clones[i])
 			end
 		end
 		scheduler.sleep(idle_ms)
-		row(report, ("%d-guests.256-mib.%d-recycles"):format(#few, recycles), memory.since(before, #few))
-
-		before = memory.now()
-		local clones = restored(snapshot, wanted)
-		row(report, ("%d-guests.256-mib.idle"):format(#clones), memory.since(before, #clones))
-		close(clones)
-		close(few)
+		local growth = memory.since(before, recycled_clones)
+		row(report, ("%d-of-them.%d-recycles"):format(recycled_clones, recycles), {
+			process_kib = idle.process_kib + growth.process_kib, host_kib = idle.host_kib + growth.host_kib,
+		})
+		for _, vm in ipairs(clones) do vm:close() end
 	end,
 }
