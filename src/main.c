@@ -296,8 +296,8 @@ static int protected_main(lua_State *L)
 	return 0;
 }
 
-/* A machine has some twenty descriptors, and a shell's usual limit is 1,024: as many as this process may have.  Only the
- * executable does so; the module changes nothing in the process that loads it. */
+/* A machine has some twenty descriptors, and a shell's usual limit is 1,024: as many as this process may have.  Only
+ * the executable does so; the module changes nothing in the process that loads it. */
 static void raise_open_files(void)
 {
 	struct rlimit limit;
