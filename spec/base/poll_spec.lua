@@ -60,3 +60,14 @@ describe("core.sha256", function()
 		assert.are.equal("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", core.sha256 "abc")
 	end)
 end)
+
+describe("the clocks", function()
+	it("counts time that passes, and apart from it what this thread has worked", function()
+		local start, cpu_start = core.now_ms(), core.thread_cpu_us()
+		core.poll({}, 30)
+		local asleep = core.thread_cpu_us() - cpu_start
+		assert.is_true(core.now_ms() - start >= 30)
+		assert.is_true(asleep >= 0 and asleep < 30000, asleep)
+		repeat local worked = core.thread_cpu_us() - cpu_start until worked > asleep + 1000
+	end)
+end)
