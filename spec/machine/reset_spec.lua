@@ -59,7 +59,22 @@ for _, transport in ipairs { "direct", "worker" } do
 			end
 		end)
 
-		it("is refused for a machine that was booted, and for one that has ended", function()
+		it("ends a machine whose RAM file was written to or cut: that shows through where its guest did not write", function()
+			for _, harm in ipairs { "printf x | dd conv=notrunc of=%s/ram 2>&1", "truncate -s 31M %s/ram" } do
+				local folder <close> = folders.new()
+				local snapshot <close> = saved(folder, "origin", 8)
+				local vm <close> = assert(snapshot:restore { transport = transport })
+				assert(vm:reset { paused = true })
+				scratch.run(("chmod 600 %s/ram && " .. harm):format(folder:join "origin", folder:join "origin"))
+				local result, message, code = vm:reset { paused = true }
+				assert.is_nil(result)
+				assert.matches("reset: RAM file", message)
+				assert.are.equal("EBADMSG", code)
+				assert.are.same({ "fault", "a reset that failed" }, { vm:ended() })
+			end
+		end)
+
+		it("is refused for a machine that was booted", function()
 			local folder <close> = folders.new()
 			local vm <close> = assert(sm.vm.new {
 				kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16, transport = transport,
