@@ -1,7 +1,7 @@
 -- Back to the snapshot, in place.
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
-local records = require "spec.support.records"
+local machine_state = require "spec.support.machine_state"
 local scratch = require "spec.support.scratch"
 local sm = require "supermachine"
 
@@ -38,36 +38,6 @@ local function saved(folder, name, pages, vcpus)
 	return assert(sm.snapshot.open(folder:join(name))), text:sub(5, 8)
 end
 
--- What may differ between a snapshot and the same machine put back: clocks (the vCPUs' too, within their records).
-local clocks = { CLOK = true, TSCR = true, MSRS = true, LAPC = true }
-local function parts(bytes, into, path)
-	for _, record in ipairs(records.parse(bytes)) do
-		local name = path .. record.tag
-		into[#into + 1] = { name = name, payload = record.payload }
-	end
-	return into
-end
-
-local function same_state(one, two)
-	local first = parts(parts(scratch.read(one .. "/state"), {}, "")[1].payload, {}, "")
-	local second = parts(parts(scratch.read(two .. "/state"), {}, "")[1].payload, {}, "")
-	assert.are.equal(#first, #second)
-	for i, part in ipairs(first) do
-		assert.are.equal(part.name, second[i].name)
-		if part.name == "VCPU" then
-			local a, b = parts(part.payload:sub(5), {}, ""), parts(second[i].payload:sub(5), {}, "")
-			assert.are.equal(#a, #b)
-			for j, inner in ipairs(a) do
-				if not clocks[inner.name] then
-					assert.is_true(inner.payload == b[j].payload, ("vCPU record %d, %s"):format(i, inner.name))
-				end
-			end
-		elseif not clocks[part.name] then
-			assert.is_true(part.payload == second[i].payload, part.name)
-		end
-	end
-end
-
 for _, transport in ipairs { "direct", "worker" } do
 	describe("a reset (" .. transport .. ") #kvm", function()
 		it("puts RAM and state back, and the machine goes on from there", function()
@@ -83,13 +53,28 @@ for _, transport in ipairs { "direct", "worker" } do
 				local path = folder:join("round" .. round)
 				assert(vm:snapshot(path, {}))
 				assert.is_true(scratch.read(folder:join "origin" .. "/ram") == scratch.read(path .. "/ram"), "RAM")
-				same_state(folder:join "origin", path)
+				assert.are.equal("", machine_state.differences(folder:join "origin", path))
 				scratch.remove(path)
 				assert(vm:resume())
 			end
 		end)
 
-		it("is refused for a machine that was booted, and for one that has ended", function()
+		it("ends a machine whose RAM file was written to or cut: that shows through where its guest did not write", function()
+			for _, harm in ipairs { "printf x | dd conv=notrunc of=%s/ram 2>&1", "truncate -s 31M %s/ram" } do
+				local folder <close> = folders.new()
+				local snapshot <close> = saved(folder, "origin", 8)
+				local vm <close> = assert(snapshot:restore { transport = transport })
+				assert(vm:reset { paused = true })
+				scratch.run(("chmod 600 %s/ram && " .. harm):format(folder:join "origin", folder:join "origin"))
+				local result, message, code = vm:reset { paused = true }
+				assert.is_nil(result)
+				assert.matches("reset: RAM file", message)
+				assert.are.equal("EBADMSG", code)
+				assert.are.same({ "fault", "a reset that failed" }, { vm:ended() })
+			end
+		end)
+
+		it("is refused for a machine that was booted", function()
 			local folder <close> = folders.new()
 			local vm <close> = assert(sm.vm.new {
 				kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16, transport = transport,

@@ -17,25 +17,13 @@ int sm_machine_harvest(struct sm_machine *machine, struct sm_error *err)
 	return sm_memory_harvest(machine->memory, guest_dirty, machine, err);
 }
 
-/* All but the first, each on its own thread. */
-static void begin_vcpus(struct sm_machine *machine, struct sm_machine_state *state)
+/* One after the other: to wake a vCPU's thread takes as long as to load the vCPU. */
+static int load_vcpus(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
 {
-	for (unsigned i = 1; i < machine->nvcpus; i++)
-		sm_vcpu_call_begin(machine->vcpus[i], sm_machine_load_vcpu, &state->vcpus[i]);
-}
-
-/* The first, and the end of the others: also when `code` says that all is lost, which is then the result. */
-static int end_vcpus(struct sm_machine *machine, struct sm_machine_state *state, int code, struct sm_error *err)
-{
-	for (unsigned i = 0; i < machine->nvcpus; i++) {
-		struct sm_error first = { 0 };
-		struct sm_vcpu *vcpu = machine->vcpus[i];
-		int one = i ? sm_vcpu_call_wait(vcpu, &first)
-		            : sm_vcpu_call_now(vcpu, sm_machine_load_vcpu, &state->vcpus[0], &first);
-		if (one < 0 && code >= 0)
-			code = sm_error_pass(err, &first, "vCPU %u", i);
-	}
-	return code;
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		if (sm_vcpu_call_now(machine->vcpus[i], sm_machine_load_vcpu, &state->vcpus[i], err) < 0)
+			return sm_error_context(err, "vCPU %u", i);
+	return 0;
 }
 
 static int put_back_ram(struct sm_machine *machine, struct sm_control_reset *ret, struct sm_error *err)
@@ -53,8 +41,8 @@ static int put_back_ram(struct sm_machine *machine, struct sm_control_reset *ret
 	return 0;
 }
 
-/* Everything stands still.  Devices let go of the guest's memory before it changes under them.  vCPUs load their state
- * meanwhile; what KVM writes to RAM as they do (its clock) is in the log, before the harvest or after it. */
+/* Everything stands still.  Devices let go of the guest's memory before it changes under them.  What KVM writes to RAM
+ * as it loads a vCPU (its clock) is in the log for the next time. */
 static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
                       struct sm_error *err)
 {
@@ -63,11 +51,10 @@ static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state
 	sm_ring_clear(sm_platform_console(machine->platform));
 
 	int code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
-	if (code < 0)
-		return code;
-	begin_vcpus(machine, state);
-	code = put_back_ram(machine, ret, err);
-	code = end_vcpus(machine, state, code, err);
+	if (code >= 0)
+		code = put_back_ram(machine, ret, err);
+	if (code >= 0)
+		code = load_vcpus(machine, state, err);
 	return code < 0 ? code : sm_machine_load_finish(machine, state, err);
 }
 
