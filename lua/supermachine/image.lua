@@ -89,7 +89,7 @@ local function boot(self, checked, inputs, lap)
 	request.cmdline = ("supermachine.layers=%d %s"):format(#inputs.disk, checked.cmdline or "")
 	local machine, message, code = vm.new(request)
 	if not machine then return nil, message, code end
-	lap("build", machine:times())
+	lap("build", machine:timings())
 	local ok
 	ok, message, code = machine:resume()
 	if ok then ok, message, code = machine:wait_ready { timeout_ms = checked.timeout_ms } end

@@ -98,8 +98,7 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 	int hv_fd SM_FD_CLEANUP = sm_sources_open_hv(restore->device, err);
 	if (hv_fd < 0)
 		return hv_fd;
-	int code =
-	    sm_snapshot_restore(restore->snapshot, restore->transport, hv_fd, &parts->control, &parts->times, err);
+	int code = sm_snapshot_restore(restore->snapshot, restore->transport, hv_fd, &parts->control, err);
 	parts->origin = sm_snapshot_ref(restore->snapshot);
 	if (code >= 0)
 		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts->sources, err);

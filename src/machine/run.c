@@ -120,6 +120,14 @@ void sm_machine_served(struct sm_machine *machine)
 	}
 }
 
+static void park(struct sm_machine *machine)
+{
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_park(machine->vcpus[i]);
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_park_wait(machine->vcpus[i]);
+}
+
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 {
 	if (atomic_load(&machine->ended))
@@ -128,21 +136,29 @@ int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 		return 0;
 	if (!machine->resumed_at_us)
 		machine->resumed_at_us = sm_time_us();
+	/* Threads are started here the first time, and the first vCPU is not to wait for the others'. */
+	int code = 0;
+	for (unsigned i = 0; i < machine->nvcpus && code == 0; i++)
+		code = sm_vcpu_run(machine->vcpus[i], machine->restored, err);
+	if (code == 0)
+		code = sm_loop_start(machine->loop, err);
+	if (code < 0) {
+		park(machine);
+		return sm_error_context(err, "resume");
+	}
 	machine->running = true;
-	set_halt_timer(machine, true);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_run(machine->vcpus[i], machine->restored);
 	machine->restored = false;
+	set_halt_timer(machine, true);
+	/* The first may have ended the machine before the last was told to run. */
+	if (atomic_load(&machine->ended))
+		park(machine);
 	return 0;
 }
 
 int sm_machine_pause(struct sm_machine *machine, struct sm_error *err)
 {
 	set_halt_timer(machine, false);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_park(machine->vcpus[i]);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_park_wait(machine->vcpus[i]);
+	park(machine);
 	machine->running = false;
 	machine->restored = true; /* its clock stood still: the next resume tells the guest */
 	if (atomic_load(&machine->ended))

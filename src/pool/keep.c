@@ -56,7 +56,7 @@ static void make(struct sm_pool *pool)
 	pthread_mutex_unlock(&pool->lock);
 
 	uint64_t start = sm_time_us();
-	int code = sm_snapshot_restore(pool->snapshot, pool->options.transport, pool->hv_fd, &control, NULL, &err);
+	int code = sm_snapshot_restore(pool->snapshot, pool->options.transport, pool->hv_fd, &control, &err);
 	if (code >= 0)
 		code = sm_control_resume(control, &err);
 	if (code >= 0)
