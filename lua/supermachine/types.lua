@@ -169,6 +169,11 @@ function snapshot:flatten(path) end
 ---@param options? supermachine.restore_options
 ---@return supermachine.vm?, string? message, string? code
 function snapshot:restore(options) end
+--- As many at once, all or none: by as many threads as the host has processors.
+---@param count integer  1 to 4096
+---@param options? supermachine.restore_options  the same for each
+---@return supermachine.vm[]?, string? message, string? code
+function snapshot:restore_many(count, options) end
 function snapshot:close() end
 
 --- The image store.  Names are references as image.pull takes them, or digests, or 8 or more hex digits of one.

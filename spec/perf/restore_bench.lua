@@ -1,6 +1,7 @@
 -- From nothing to the first exit of a restored microguest, by vCPUs and by size of its (sparse) RAM, against a bare C
 -- program that does the same system calls, where the architecture has one (floor_ARCH.c).
 local build = require "spec.support.build"
+local core = require "supermachine.core"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
 local lfs = require "lfs"
@@ -59,11 +60,37 @@ local function measure(report, vcpus, memory_mib)
 	report { name = "restore.build." .. case, unit = "ms", samples = build_only }
 end
 
+-- Many at once, against as many one after the other, from nothing to all of them there.
+local function measure_many(report, count)
+	local folder <close> = folders.new()
+	local snapshot <close> = snapshot_of(folder, 1, 256)
+	local function timed(run)
+		local start = core.now_ms()
+		local machines = run()
+		local took = core.now_ms() - start
+		for _, vm in ipairs(machines) do vm:close() end
+		return took
+	end
+	local many, each = {}, {}
+	for run = 1, runs do
+		many[run] = timed(function() return assert(snapshot:restore_many(count)) end)
+		each[run] = timed(function()
+			local machines = {}
+			for i = 1, count do machines[i] = assert(snapshot:restore()) end
+			return machines
+		end)
+	end
+	report {
+		name = "restore.many." .. count, unit = "ms", samples = many, against = "one by one", against_samples = each,
+	}
+end
+
 return {
 	tier = "direct",
 	run = function(report)
 		for _, memory_mib in ipairs { 256, 4096 } do
 			for _, vcpus in ipairs { 1, 4 } do measure(report, vcpus, memory_mib) end
 		end
+		for _, count in ipairs { 4, 16 } do measure_many(report, count) end
 	end,
 }
