@@ -100,6 +100,7 @@ local function boot(self, checked, inputs, lap)
 	lap "boot"
 	return vm.set_origin(machine, {
 		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
+		kernel = inputs.kernel_digest,
 		on_restore = checked.on_restore,
 	})
 end
@@ -126,6 +127,7 @@ local function bake_key(self, checked, inputs)
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
 		parts[#parts + 1] = digest
+		if path == inputs.kernel then inputs.kernel_digest = "sha256:" .. digest end
 	end
 	for _, path in ipairs(inputs.disk) do parts[#parts + 1] = path end
 	for _, key in ipairs(machine_keys) do

@@ -10,9 +10,20 @@ local methods = core.methods "supermachine.snapshot"
 
 --- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.  sealed =
 --- true reads both into memory, where they are hashed and nobody can change them: whatever happens to the files then.
+--- kernel: a path; the snapshot must have been made with that very kernel ("EBADMSG" where not, or it does not say).
 function snapshot.open(path, given)
-	local checked = options.check({ verify = "boolean", sealed = "boolean" }, given)
-	return scheduler.finish(core.snapshot_open_begin(path, checked))
+	local checked = options.check({ verify = "boolean", sealed = "boolean", kernel = "string" }, given)
+	local opened, message, code = scheduler.finish(core.snapshot_open_begin(path,
+		options.pick(checked, { "verify", "sealed" })))
+	if not opened or not checked.kernel then return opened, message, code end
+	local digest
+	digest, message, code = core.sha256_file(checked.kernel)
+	local made = (opened:metadata() or {}).kernel
+	if digest and made == "sha256:" .. digest then return opened end
+	opened:close()
+	if not digest then return nil, message, code end
+	return nil, ("snapshot %s: made with kernel %s, and %s is sha256:%s"):format(path, made or "unknown", checked.kernel,
+		digest), "EBADMSG"
 end
 
 --- The table that was given to vm:snapshot.

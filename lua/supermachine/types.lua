@@ -133,8 +133,9 @@ function image:close() end
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
 ---@param path string
----@param options? { verify?: boolean, sealed?: boolean }  verify: hash RAM and state even when nothing seems to have
----touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files
+---@param options? { verify?: boolean, sealed?: boolean, kernel?: string }  verify: hash RAM and state even when nothing
+---seems to have touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files;
+---kernel: refuse what was not made with the kernel of this path
 ---@return supermachine.snapshot?, string? message, string? code
 function snapshot_module.open(path, options) end
 

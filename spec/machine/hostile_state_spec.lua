@@ -1,4 +1,5 @@
 -- What a restore makes of a real machine's state that was damaged with care: every checksum and hash is right.
+local core = require "supermachine.core"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
 local records = require "spec.support.records"
@@ -162,6 +163,77 @@ for _, transport in ipairs { "direct", "worker" } do
 		end)
 	end)
 end
+
+describe("hostile meta #kvm", function()
+	-- Its own record holds the plan's and the disks', and then plain fields.
+	local function split(meta)
+		local payload = records.parse(meta)[1].payload
+		local parts, at = {}, 1
+		for i = 1, 2 do
+			local len = records.header + string.unpack("<I4", payload, at + 8)
+			parts[i], at = payload:sub(at, at + len - 1), at + len
+		end
+		parts[3] = payload:sub(at)
+		return parts
+	end
+
+	it("is refused, or is another snapshot, and nothing is left of it", function()
+		local folder <close> = folders.new()
+		local path = folder:join "snapshot"
+		do
+			local vm <close> = assert(sm.vm.new {
+				kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16,
+			})
+			assert(vm:snapshot(path))
+		end
+		local sound = scratch.read(path .. "/meta")
+		local version = records.parse(sound)[1].version
+		local function open(parts)
+			scratch.write(path .. "/meta", core.record_write("SNAP", version, table.concat(parts)))
+			local snapshot <close>, message, code = sm.snapshot.open(path)
+			if not snapshot then return nil, message, code end
+			local vm <close>, why, name = snapshot:restore()
+			return vm and true, why, name
+		end
+		local function refused(parts, what)
+			local fine, message, code = open(parts)
+			assert.is_nil(fine, what)
+			assert.matches("meta: ", message)
+			assert.are.equal("EBADMSG", code, message)
+		end
+		assert(open(split(sound)))
+		local before, refusals = resources.now(), 0
+		for part = 1, 3 do
+			local whole = split(sound)[part]
+			for at = 0, #whole - 1, 5 do
+				local parts = split(sound)
+				parts[part] = whole:sub(1, at)
+				refused(parts, ("part %d, cut at %d"):format(part, at))
+				-- The inner records with right checksums, too.
+				parts[part] = records.flipped(whole, at + 1, 1 << at % 8)
+				if part < 3 and at >= records.header then
+					local record = records.parse(whole)[1]
+					parts[part] = core.record_write(record.tag, record.version, parts[part]:sub(records.header + 1))
+				end
+				local fine, message, code = open(parts)
+				if not fine then
+					refusals = refusals + 1
+					assert.is_string(code)
+					assert.matches("snapshot " .. path, message, 1, true)
+				end
+			end
+		end
+		assert.is_true(refusals > 50, refusals)
+		local parts = split(sound)
+		for _, order in ipairs { { 2, 1, 3 }, { 1, 1, 2 }, { 1, 3 }, { 1, 2, 3, 3 } } do
+			local shuffled = {}
+			for i, part in ipairs(order) do shuffled[i] = parts[part] end
+			refused(shuffled, table.concat(order, " "))
+		end
+		local after = resources.now()
+		assert.are.same({ before.descriptors, before.threads }, { after.descriptors, after.threads })
+	end)
+end)
 
 describe("the state of a machine that never ran #kvm", function()
 	-- What goes on while nothing runs, or is measured in what does: KVM's clock, and the TSC that it is read with.

@@ -168,6 +168,36 @@ describe("a snapshot #kvm", function()
 		assert.are.equal("EBADMSG", code)
 	end)
 
+	it("with feature flags of another build is refused with both", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local meta = scratch.read(path .. "/meta")
+		scratch.write(path .. "/meta", meta:sub(1, 6) .. "\5\0" .. meta:sub(9))
+		local snapshot, message, code = sm.snapshot.open(path)
+		assert.is_nil(snapshot)
+		assert.matches("snapshot: record 'SNAP' has feature flags 0x5, this build knows none", message)
+		assert.are.equal("EBADMSG", code)
+	end)
+
+	it("made with another kernel than the one that is named is refused with both", function()
+		local folder <close> = folders.new()
+		local kernel, other = folder:join "kernel", folder:join "other"
+		local digest = core.sha256_file(guest.write(kernel, guest.spin()))
+		local other_digest = core.sha256_file(guest.write(other, guest.halt()))
+		do
+			local vm <close> = assert(sm.vm.new { kernel = kernel, memory_mib = 16 })
+			assert(vm:snapshot(folder:join "one", { kernel = "sha256:" .. digest }))
+			assert(vm:snapshot(folder:join "silent"))
+		end
+		assert(sm.snapshot.open(folder:join "one", { kernel = kernel })):close()
+		for name, words in pairs { one = "sha256:" .. digest, silent = "unknown" } do
+			local snapshot, message, code = sm.snapshot.open(folder:join(name), { kernel = other })
+			assert.are.same({ nil, "EBADMSG" }, { snapshot, code })
+			assert.matches(("made with kernel %s, and %s is sha256:%s"):format(words, other, other_digest), message, 1, true)
+		end
+		assert.are.equal("ENOENT", select(3, sm.snapshot.open(folder:join "one", { kernel = folder:join "none" })))
+	end)
+
 	it("of version 1, without host and parent, is read", function()
 		local folder <close> = folders.new()
 		local path, nonce = saved(folder, "snapshot")
