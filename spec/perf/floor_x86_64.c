@@ -73,7 +73,8 @@ struct vcpu_state {
 struct machine {
 	int vm;
 	int vcpus[VCPUS_MAX];
-	struct kvm_run *run;
+	struct kvm_run *run; /* of the first vCPU */
+	void *shared[VCPUS_MAX];
 	void *ram;
 };
 
@@ -147,9 +148,13 @@ static void make_vcpus(struct machine *machine)
 {
 	for (unsigned i = 0; i < vcpus; i++)
 		machine->vcpus[i] = call(machine->vm, KVM_CREATE_VCPU, (void *)(uintptr_t)i, "KVM_CREATE_VCPU");
-	machine->run = mmap(NULL, (size_t)run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[0], 0);
-	if (machine->run == MAP_FAILED)
-		fail("mmap of the vCPU");
+	for (unsigned i = 0; i < vcpus; i++) {
+		machine->shared[i] =
+		    mmap(NULL, (size_t)run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, machine->vcpus[i], 0);
+		if (machine->shared[i] == MAP_FAILED)
+			fail("mmap of a vCPU");
+	}
+	machine->run = machine->shared[0];
 }
 
 /* As every machine of this project has it: no leaf of XSAVE without XSAVE, which an emulated KVM may offer, and which
@@ -258,9 +263,10 @@ static double stop_guest(struct machine *machine)
 
 static void end(struct machine *machine)
 {
-	munmap(machine->run, (size_t)run_bytes);
-	for (unsigned i = 0; i < vcpus; i++)
+	for (unsigned i = 0; i < vcpus; i++) {
+		munmap(machine->shared[i], (size_t)run_bytes);
 		close(machine->vcpus[i]);
+	}
 	close(machine->vm);
 	munmap(machine->ram, (size_t)mib << 20);
 }

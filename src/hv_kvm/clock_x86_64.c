@@ -195,8 +195,10 @@ int sm_kvm_arch_clock_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_
 	return code;
 }
 
-/* A guest without KVM's clock has nothing to be told (EINVAL). */
+/* A guest without KVM's clock has nothing to be told (EINVAL).  Once it has run it may have begun to use it. */
 void sm_kvm_arch_vcpu_resumed(struct sm_hv_vcpu *vcpu)
 {
-	ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	if (!vcpu->arch->clock_unused)
+		ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	vcpu->arch->clock_unused = false;
 }

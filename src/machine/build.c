@@ -69,16 +69,7 @@ static int build_devices(struct sm_machine *machine, const struct sm_control_bui
 {
 	int code = sm_loop_new(&machine->loop, err);
 	if (code >= 0)
-		code = sm_machine_watch_halt(machine, err);
-	if (code < 0)
-		return code;
-	machine->generation_fd = sm_fd_event();
-	if (machine->generation_fd < 0)
-		return sm_error_sys(err, machine->generation_fd, "create an eventfd");
-	code = sm_machine_wire_irq(machine, machine->generation_fd, machine->plan.vmgenid_irq, err);
-	if (code < 0)
-		return code;
-	code = sm_platform_new(machine, &machine->platform, err);
+		code = sm_platform_new(machine, &machine->platform, err);
 	if (code < 0)
 		return code;
 
@@ -264,9 +255,27 @@ void sm_machine_free(struct sm_machine *machine)
 	free(machine);
 }
 
+/* Its event device, wired when it is first used: a restore's first instruction need not wait for that. */
+static int wire_generation(struct sm_machine *machine, struct sm_error *err)
+{
+	if (machine->generation_fd >= 0)
+		return 0;
+	int fd = sm_fd_event();
+	if (fd < 0)
+		return sm_error_sys(err, fd, "create an eventfd");
+	int code = sm_machine_wire_irq(machine, fd, machine->plan.vmgenid_irq, err);
+	if (code < 0)
+		sm_fd_close(&fd);
+	machine->generation_fd = fd;
+	return code;
+}
+
 int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16], struct sm_error *err)
 {
-	int code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
+	int code = wire_generation(machine, err);
+	if (code < 0)
+		return sm_error_context(err, "generation ID");
+	code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
 	if (code < 0)
 		return sm_error_sys(err, code, "generation ID at 0x%llx",
 		                    (unsigned long long)machine->plan.vmgenid_gpa);

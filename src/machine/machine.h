@@ -66,7 +66,6 @@ void sm_machine_free(struct sm_machine *machine);
 /* run.c */
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err);
 int sm_machine_pause(struct sm_machine *machine, struct sm_error *err);
-int sm_machine_watch_halt(struct sm_machine *machine, struct sm_error *err);
 /* Any thread; the first reason wins.  Parks the vCPUs without waiting. */
 void sm_machine_end(struct sm_machine *machine, enum sm_control_end end, const char *detail);
 void sm_machine_endf(struct sm_machine *machine, enum sm_control_end end, const char *format, ...)
