@@ -50,6 +50,25 @@ for _, transport in ipairs { "direct", "worker" } do
 				assert.is_truthy(console:find(nonce, 1, true))
 			end
 		end)
+
+		it("says where the time of a restore went, stage by stage", function()
+			local folder <close> = folders.new()
+			local snapshot <close> = assert(sm.snapshot.open((saved(folder, "snapshot", transport))))
+			local vm <close> = assert(snapshot:restore { transport = transport, paused = true })
+			local times, sum = assert(vm:timings()), 0
+			for _, stage in ipairs { "map", "vm", "memslot", "irqchip", "vcpus", "devices" } do
+				assert.is_true(times[stage .. "_us"] > 0, stage)
+				sum = sum + times[stage .. "_us"]
+			end
+			assert.is_true(sum <= times.total_us)
+			assert.are.same({ 0, 0 }, { times.identity_us, times.first_run_us })
+			local other <close> = assert(snapshot:restore { transport = transport })
+			read_console(other, 4)
+			times = other:timings()
+			assert.is_true(times.identity_us > 0 and times.first_run_us > 0)
+			assert.is_truthy(other:reset { paused = true })
+			assert.are.equal(0, other:timings().first_run_us)
+		end)
 	end)
 end
 
