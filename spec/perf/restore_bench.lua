@@ -7,7 +7,7 @@ local guest = require "spec.support.microguest"
 local lfs = require "lfs"
 local sm = require "supermachine"
 
-local batches, runs = 10, 10 -- the two take turns, so that a noisy moment hits both
+local batches, runs = 20, 5 -- the two take turns, so that a noisy moment hits both
 
 local floor_name = "floor_" .. guest.arch
 local floor_program = build.dir .. "/spec/perf/" .. floor_name
@@ -72,7 +72,7 @@ local function measure_many(report, count)
 		return took
 	end
 	local many, each = {}, {}
-	for run = 1, runs do
+	for run = 1, 2 * runs do
 		many[run] = timed(function() return assert(snapshot:restore_many(count)) end)
 		each[run] = timed(function()
 			local machines = {}
