@@ -14,8 +14,11 @@ do
 end
 
 local snapshot <close> = assert(sm.snapshot.open(folder))
-for _ = 1, 2 do
-	local vm <close> = assert(snapshot:restore())
-	io.write(assert(vm:exec { "cat", "/dev/shm/note" }).stdout)
+local vm <close> = assert(snapshot:restore())
+io.write(assert(vm:exec { "cat", "/dev/shm/note" }).stdout)
+-- Many at once: all of them, or none.
+for _, one in ipairs(assert(snapshot:restore_many(2))) do
+	io.write(assert(one:exec { "cat", "/dev/shm/note" }).stdout)
+	one:close()
 end
 assert(require("supermachine.core").remove_tree(folder))

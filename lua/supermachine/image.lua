@@ -89,7 +89,7 @@ local function boot(self, checked, inputs, lap)
 	request.cmdline = ("supermachine.layers=%d %s"):format(#inputs.disk, checked.cmdline or "")
 	local machine, message, code = vm.new(request)
 	if not machine then return nil, message, code end
-	lap("build", machine:times())
+	lap("build", machine:timings())
 	local ok
 	ok, message, code = machine:resume()
 	if ok then ok, message, code = machine:wait_ready { timeout_ms = checked.timeout_ms } end
@@ -100,6 +100,7 @@ local function boot(self, checked, inputs, lap)
 	lap "boot"
 	return vm.set_origin(machine, {
 		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
+		kernel = inputs.kernel_digest,
 		on_restore = checked.on_restore,
 	})
 end
@@ -126,6 +127,7 @@ local function bake_key(self, checked, inputs)
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
 		parts[#parts + 1] = digest
+		if path == inputs.kernel then inputs.kernel_digest = "sha256:" .. digest end
 	end
 	for _, path in ipairs(inputs.disk) do parts[#parts + 1] = path end
 	for _, key in ipairs(machine_keys) do

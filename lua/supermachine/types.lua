@@ -133,8 +133,9 @@ function image:close() end
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
 ---@param path string
----@param options? { verify?: boolean, sealed?: boolean }  verify: hash RAM and state even when nothing seems to have
----touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files
+---@param options? { verify?: boolean, sealed?: boolean, kernel?: string }  verify: hash RAM and state even when nothing
+---seems to have touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files;
+---kernel: refuse what was not made with the kernel of this path
 ---@return supermachine.snapshot?, string? message, string? code
 function snapshot_module.open(path, options) end
 
@@ -169,6 +170,11 @@ function snapshot:flatten(path) end
 ---@param options? supermachine.restore_options
 ---@return supermachine.vm?, string? message, string? code
 function snapshot:restore(options) end
+--- As many at once, all or none: by as many threads as the host has processors.
+---@param count integer  1 to 4096
+---@param options? supermachine.restore_options  the same for each
+---@return supermachine.vm[]?, string? message, string? code
+function snapshot:restore_many(count, options) end
 function snapshot:close() end
 
 --- The image store.  Names are references as image.pull takes them, or digests, or 8 or more hex digits of one.
@@ -294,10 +300,13 @@ function vm:console() end
 function vm:console_from(cursor) end
 ---@return { kind: string, index: integer, mmio_base: integer, irq: integer, backed: boolean, requests: integer, bytes: integer, errors: integer, kicks: integer, interrupts: integer }[]
 function vm:devices() end
----@return { exits: integer, mmio_exits: integer, pio_exits: integer, kicks: integer, unhandled: integer, first_exit_us: integer, balloon_mib: integer }
+---@return { exits: integer, mmio_exits: integer, pio_exits: integer, kicks: integer, unhandled: integer, balloon_mib: integer }
 function vm:statistics() end
----@return { vm_us: integer, memory_us: integer, devices_us: integer, vcpus_us: integer, state_us: integer, total_us: integer } # of the build, cumulative
-function vm:times() end
+--- Where the time went, microseconds of each stage: RAM mapped, VM, memory slots, interrupt controllers, vCPUs with
+--- their clock, devices, and total of these (on a restore with their state); then the identity, the guest's answer
+--- included, and from the first resume to the first exit served.  The last two are 0 until it has happened.
+---@return { map_us: integer, vm_us: integer, memslot_us: integer, irqchip_us: integer, vcpus_us: integer, devices_us: integer, total_us: integer, identity_us: integer, first_run_us: integer }?, string? message, string? code
+function vm:timings() end
 ---@return integer? # the worker's process
 function vm:pid() end
 ---@return string? # a UUID since its last restore or reset; in the guest, /run/supermachine/id

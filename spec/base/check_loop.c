@@ -131,7 +131,7 @@ static void check_loop(void)
 {
 	struct sm_loop *loop;
 	struct sm_error err;
-	CHECK(!sm_loop_new(&loop, &err));
+	CHECK(!sm_loop_new(&loop, &err) && !sm_loop_start(loop, &err));
 	int reply = sm_fd_event();
 	struct watched one, two;
 	watch(loop, &one, reply);
@@ -212,7 +212,7 @@ static void check_loop_wait(void)
 	struct sm_error err;
 	struct sm_loop_source *source;
 	pthread_t thread;
-	CHECK(!sm_loop_new(&loop, &err));
+	CHECK(!sm_loop_new(&loop, &err) && !sm_loop_start(loop, &err));
 	struct slow slow = { .fd = sm_fd_event(), .started = sm_fd_event(), .go = sm_fd_event() };
 	CHECK(!sm_loop_add(loop, slow.fd, EPOLLIN, on_slow_event, &slow, &source));
 	for (int removing = 0; removing < 2; removing++) {
@@ -269,7 +269,7 @@ static void check_loop_stress(void)
 {
 	struct sm_loop *loop;
 	struct sm_error err;
-	CHECK(!sm_loop_new(&loop, &err));
+	CHECK(!sm_loop_new(&loop, &err) && !sm_loop_start(loop, &err));
 	pthread_t threads[3];
 	for (int i = 0; i < 3; i++)
 		CHECK(!sm_thread_start(&threads[i], "stress", i ? add_and_remove : pause_often, loop));

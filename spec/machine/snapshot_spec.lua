@@ -50,6 +50,25 @@ for _, transport in ipairs { "direct", "worker" } do
 				assert.is_truthy(console:find(nonce, 1, true))
 			end
 		end)
+
+		it("says where the time of a restore went, stage by stage", function()
+			local folder <close> = folders.new()
+			local snapshot <close> = assert(sm.snapshot.open((saved(folder, "snapshot", transport))))
+			local vm <close> = assert(snapshot:restore { transport = transport, paused = true })
+			local times, sum = assert(vm:timings()), 0
+			for _, stage in ipairs { "map", "vm", "memslot", "irqchip", "vcpus", "devices" } do
+				assert.is_true(times[stage .. "_us"] > 0, stage)
+				sum = sum + times[stage .. "_us"]
+			end
+			assert.is_true(sum <= times.total_us)
+			assert.are.same({ 0, 0 }, { times.identity_us, times.first_run_us })
+			local other <close> = assert(snapshot:restore { transport = transport })
+			read_console(other, 4)
+			times = other:timings()
+			assert.is_true(times.identity_us > 0 and times.first_run_us > 0)
+			assert.is_truthy(other:reset { paused = true })
+			assert.are.equal(0, other:timings().first_run_us)
+		end)
 	end)
 end
 
@@ -166,6 +185,36 @@ describe("a snapshot #kvm", function()
 		assert.is_nil(snapshot)
 		assert.matches("has version 99, this build reads 2", message)
 		assert.are.equal("EBADMSG", code)
+	end)
+
+	it("with feature flags of another build is refused with both", function()
+		local folder <close> = folders.new()
+		local path = saved(folder, "snapshot")
+		local meta = scratch.read(path .. "/meta")
+		scratch.write(path .. "/meta", meta:sub(1, 6) .. "\5\0" .. meta:sub(9))
+		local snapshot, message, code = sm.snapshot.open(path)
+		assert.is_nil(snapshot)
+		assert.matches("snapshot: record 'SNAP' has feature flags 0x5, this build knows none", message)
+		assert.are.equal("EBADMSG", code)
+	end)
+
+	it("made with another kernel than the one that is named is refused with both", function()
+		local folder <close> = folders.new()
+		local kernel, other = folder:join "kernel", folder:join "other"
+		local digest = core.sha256_file(guest.write(kernel, guest.spin()))
+		local other_digest = core.sha256_file(guest.write(other, guest.halt()))
+		do
+			local vm <close> = assert(sm.vm.new { kernel = kernel, memory_mib = 16 })
+			assert(vm:snapshot(folder:join "one", { kernel = "sha256:" .. digest }))
+			assert(vm:snapshot(folder:join "silent"))
+		end
+		assert(sm.snapshot.open(folder:join "one", { kernel = kernel })):close()
+		for name, words in pairs { one = "sha256:" .. digest, silent = "unknown" } do
+			local snapshot, message, code = sm.snapshot.open(folder:join(name), { kernel = other })
+			assert.are.same({ nil, "EBADMSG" }, { snapshot, code })
+			assert.matches(("made with kernel %s, and %s is sha256:%s"):format(words, other, other_digest), message, 1, true)
+		end
+		assert.are.equal("ENOENT", select(3, sm.snapshot.open(folder:join "one", { kernel = folder:join "none" })))
 	end)
 
 	it("of version 1, without host and parent, is read", function()

@@ -1,7 +1,7 @@
 /* Tagged, versioned, CRC-checked records: what plans, device state and control messages are made of.
  *
- * A record is: tag u32, version u16, zero u16, length u32, crc32 u32 (zlib's, of the payload), payload.
- * All integers are little-endian.  Records nest as payload.  A reader that meets another tag or version,
+ * A record is: tag u32, version u16, feature flags u16 (none yet: 0), length u32, crc32 u32 (zlib's, of the payload),
+ * payload.  All integers are little-endian.  Records nest as payload.  A reader that meets another tag or version,
  * a short payload, a wrong CRC or left-over bytes refuses the record; nothing is ever skipped. */
 #ifndef SM_BASE_CODEC_H
 #define SM_BASE_CODEC_H

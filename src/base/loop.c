@@ -36,6 +36,7 @@ struct sm_loop {
 	struct list removed;
 	struct sm_loop_source *running; /* whose handler runs now */
 	unsigned paused;
+	bool started; /* the thread is there */
 	bool stopping;
 };
 
@@ -131,7 +132,7 @@ int sm_loop_new(struct sm_loop **ret_loop, struct sm_error *err)
 	*ret_loop = NULL;
 	struct sm_loop *loop = calloc(1, sizeof *loop);
 	if (!loop)
-		return sm_error_sys(err, ENOMEM, "start event loop");
+		return sm_error_sys(err, ENOMEM, "make event loop");
 	pthread_mutex_init(&loop->lock, NULL);
 	pthread_cond_init(&loop->changed, NULL);
 	loop->wake_fd = -1;
@@ -144,14 +145,22 @@ int sm_loop_new(struct sm_loop **ret_loop, struct sm_error *err)
 	struct epoll_event wake = { .events = EPOLLIN, .data.ptr = NULL };
 	if (!code && epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->wake_fd, &wake) < 0)
 		code = -errno;
-	if (!code)
-		code = sm_thread_start(&loop->thread, "sm-loop", loop_main, loop);
 	if (code < 0) {
 		loop_close(loop);
-		return sm_error_sys(err, code, "start event loop");
+		return sm_error_sys(err, code, "make event loop");
 	}
 	*ret_loop = loop;
 	return 0;
+}
+
+int sm_loop_start(struct sm_loop *loop, struct sm_error *err)
+{
+	pthread_mutex_lock(&loop->lock);
+	int code = loop->started ? 0 : sm_thread_start(&loop->thread, "sm-loop", loop_main, loop);
+	if (code == 0)
+		loop->started = true;
+	pthread_mutex_unlock(&loop->lock);
+	return code < 0 ? sm_error_sys(err, code, "start event loop") : 0;
 }
 
 void sm_loop_free(struct sm_loop *loop)
@@ -163,7 +172,8 @@ void sm_loop_free(struct sm_loop *loop)
 	pthread_cond_broadcast(&loop->changed);
 	sm_fd_event_raise(loop->wake_fd);
 	pthread_mutex_unlock(&loop->lock);
-	pthread_join(loop->thread, NULL);
+	if (loop->started)
+		pthread_join(loop->thread, NULL);
 	loop_close(loop);
 }
 
@@ -210,7 +220,7 @@ void sm_loop_remove(struct sm_loop_source *source)
 	/* Fails only when the descriptor was closed first, and then epoll has forgotten it. */
 	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, source->fd, NULL);
 	source->loop = NULL;
-	if (!pthread_equal(pthread_self(), loop->thread))
+	if (loop->started && !pthread_equal(pthread_self(), loop->thread))
 		while (loop->running == source)
 			pthread_cond_wait(&loop->changed, &loop->lock);
 	list_remove(&loop->live, source);

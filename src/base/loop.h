@@ -14,8 +14,10 @@ struct sm_loop_source; /* one watched descriptor; owned by the loop, freed by re
 
 typedef void (*sm_loop_handler)(void *arg, uint32_t epoll_events);
 
-int sm_loop_new(struct sm_loop **ret_loop, struct sm_error *err); /* starts the thread */
-void sm_loop_free(struct sm_loop *loop);                          /* stops and joins; NULL is fine */
+int sm_loop_new(struct sm_loop **ret_loop, struct sm_error *err);
+/* Start the thread: until then no handler runs, and what comes in waits in its descriptor.  Twice is fine. */
+int sm_loop_start(struct sm_loop *loop, struct sm_error *err);
+void sm_loop_free(struct sm_loop *loop); /* stops and joins; NULL is fine */
 
 /* Watch fd (borrowed, and open until the source is removed) level-triggered for EPOLLIN/EPOLLOUT; events 0 watches
  * for errors and hang-up only.  *ret_source is set before the handler first runs. */

@@ -1,17 +1,40 @@
 #include "base/thread.h"
 
+#include <errno.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+
+struct start {
+	char name[16];
+	void *(*run)(void *arg);
+	void *arg;
+};
+
+/* It names itself: to name another one goes by a file of /proc. */
+static void *begin(void *arg)
+{
+	struct start start = *(struct start *)arg;
+	free(arg);
+	prctl(PR_SET_NAME, start.name);
+	return start.run(start.arg);
+}
 
 int sm_thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *arg), void *arg)
 {
+	struct start *start = malloc(sizeof *start);
+	if (!start)
+		return -ENOMEM;
+	*start = (struct start){ .run = run, .arg = arg };
+	snprintf(start->name, sizeof start->name, "%s", name);
 	/* The new thread inherits the mask, so there is no moment in which it could take a signal. */
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int code = pthread_create(ret_thread, NULL, run, arg);
+	int code = pthread_create(ret_thread, NULL, begin, start);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (code)
-		return -code;
-	pthread_setname_np(*ret_thread, name);
-	return 0;
+		free(start);
+	return -code;
 }

@@ -4,10 +4,10 @@
  * State travels as base/codec records, never as raw kernel structs: a record that another host cannot load is
  * refused by name.
  *
- * Threads: vm calls from the machine's control thread; every vcpu call on the vCPU's own thread (some
- * back ends bind a vCPU to it; see caps.any_thread), except vcpu_kick, which any thread may call.  Where a vm call says
- * that no vCPU runs, no vcpu call is under way either: state of the machine that lies in its vCPUs is then the control
- * thread's. */
+ * Threads: vm calls from the machine's control thread; vcpu calls, one at a time, on the vCPU's own thread (some back
+ * ends bind a vCPU to it), except vcpu_kick, which any thread may call.  With any_thread in the caps, only
+ * vcpu_run, vcpu_settle, vcpu_halted and vcpu_resumed have to be there.  Where a vm call says that no vCPU runs, no
+ * vcpu call is under way either: state of the machine that lies in its vCPUs is then the control thread's. */
 #ifndef SM_HV_HV_H
 #define SM_HV_HV_H
 
@@ -43,10 +43,10 @@ static inline const char *sm_hv_boot_name(unsigned kind)
 }
 
 struct sm_hv_caps {
-	const char *name; /* "kvm" */
-	bool irqfd;       /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
-	bool ioeventfd;   /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
-	bool any_thread;  /* vcpu_save and vcpu_load may come from another thread than the vCPU's own, one at a time */
+	const char *name;   /* "kvm" */
+	bool irqfd;         /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
+	bool ioeventfd;     /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
+	bool any_thread;    /* a vCPU is made, loaded and saved on any thread, and gets its own when it first runs */
 	unsigned max_vcpus; /* of one machine */
 	unsigned gpa_bits;  /* guest physical address width */
 	/* How a guest starts that needs nothing but its code. */

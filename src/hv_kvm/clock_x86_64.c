@@ -73,6 +73,7 @@ int sm_kvm_x86_tsc_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm
 		return code;
 	uint32_t rate = sm_get_u32(&record);
 	vcpu->arch->deadline = sm_get_u64(&record);
+	vcpu->arch->timer_unused = vcpu->untouched;
 	code = sm_record_close(&record, what_tsc, err);
 	return code < 0 ? code : set_rate(vcpu, rate, err);
 }
@@ -99,52 +100,50 @@ static uint64_t distance(struct sm_hv_vcpu *first, struct sm_hv_vcpu *vcpu)
 	return known ? to - from : 0;
 }
 
-/* With which the first vCPU's TSC is `tsc` now.  Where nothing is scaled it is the host's and the offset, and KVM need
- * not be asked; each question to a vCPU has it loaded and put away again. */
-static int find_offset(struct sm_hv_vcpu *first, uint64_t tsc, uint64_t *ret_offset, struct sm_error *err)
+/* The offset that makes the vCPU's TSC `tsc` now.  At the host's own rate it needs no call, and each one that has to
+ * load the vCPU is microseconds. */
+static int find_offset(struct sm_hv_vcpu *vcpu, uint64_t tsc, uint64_t *ret_offset, struct sm_error *err)
 {
-	if (!first->arch->scaled) {
+	if (!vcpu->arch->scaled) {
 		*ret_offset = tsc - __rdtsc();
 		return 0;
 	}
 	struct sm_kvm_msr now = { .index = SM_KVM_MSR_TSC };
-	uint64_t offset;
-	int code = move_offset(first, KVM_GET_DEVICE_ATTR, &offset);
+	int code = move_offset(vcpu, KVM_GET_DEVICE_ATTR, ret_offset);
 	if (code < 0)
-		return sm_error_sys(err, code, "read the TSC's offset");
-	code = sm_kvm_x86_msr_get(first, &now, err);
-	*ret_offset = offset + (tsc - now.value);
+		return code == -ENXIO ? 0 : sm_error_sys(err, code, "read the TSC's offset");
+	code = sm_kvm_x86_msr_get(vcpu, &now, err);
+	*ret_offset += tsc - now.value;
 	return code;
 }
 
-/* Each vCPU's TSC is `tsc` and its distance now.  Without offsets the same value is written to all of them, which KVM
- * takes as the wish for one offset when the writes are near enough in time. */
+/* Where there are no offsets, the value itself is written to all vCPUs, which KVM takes as the wish for one offset when
+ * the writes are near enough in time. */
+static int set_tsc(struct sm_hv_vcpu *vcpu, uint64_t offset, uint64_t tsc, struct sm_error *err)
+{
+	int code = move_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset);
+	if (code == -ENXIO)
+		return sm_kvm_x86_msrs_set(vcpu, &(struct sm_kvm_msr){ SM_KVM_MSR_TSC, tsc }, 1, err);
+	return code < 0 ? sm_error_sys(err, code, "set the TSC's offset") : 0;
+}
+
+/* Each vCPU's TSC is `tsc` and its distance now, and its timer is armed by it. */
 static int set_tscs(struct sm_kvm_arch_vm *arch, uint64_t tsc, const uint64_t *distances, struct sm_error *err)
 {
 	uint64_t offset = 0;
 	int code = find_offset(arch->vcpus[0], tsc, &offset, err);
-	bool by_offset = code != -ENXIO;
-	if (by_offset && code < 0)
-		return code;
-	for (unsigned i = 0; i < SM_PLAN_VCPUS_MAX; i++) {
+	for (unsigned i = 0; i < SM_PLAN_VCPUS_MAX && code >= 0; i++) {
 		struct sm_hv_vcpu *vcpu = arch->vcpus[i];
 		if (!vcpu)
 			continue;
-		uint64_t own = offset + distances[i];
-		code = by_offset ? move_offset(vcpu, KVM_SET_DEVICE_ATTR, &own) : -ENXIO;
-		if (code == -ENXIO)
-			by_offset = false;
-		else if (code < 0)
-			return sm_error_sys(err, code, "set the TSC's offset of vCPU %u", i);
-		const struct sm_kvm_msr msrs[] = {
-			{ SM_KVM_MSR_TSC, tsc + distances[i] },
-			{ SM_KVM_MSR_TSC_DEADLINE, vcpu->arch->deadline },
-		};
-		code = sm_kvm_x86_msrs_set(vcpu, by_offset ? msrs + 1 : msrs, by_offset ? 1 : 2, err);
+		code = set_tsc(vcpu, offset + distances[i], tsc + distances[i], err);
+		const struct sm_kvm_msr deadline = { SM_KVM_MSR_TSC_DEADLINE, vcpu->arch->deadline };
+		if (code >= 0 && (deadline.value || !vcpu->arch->timer_unused))
+			code = sm_kvm_x86_msrs_set(vcpu, &deadline, 1, err);
 		if (code < 0)
-			return sm_error_context(err, "vCPU %u", i);
+			sm_error_context(err, "vCPU %u", i);
 	}
-	return 0;
+	return code;
 }
 
 /* ---- the machine's part --------------------------------------------------------------------------------------- */
@@ -196,8 +195,10 @@ int sm_kvm_arch_clock_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_
 	return code;
 }
 
-/* A guest without KVM's clock has nothing to be told (EINVAL). */
+/* A guest without KVM's clock has nothing to be told (EINVAL).  Once it has run it may have begun to use it. */
 void sm_kvm_arch_vcpu_resumed(struct sm_hv_vcpu *vcpu)
 {
-	ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	if (!vcpu->arch->clock_unused)
+		ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+	vcpu->arch->clock_unused = false;
 }

@@ -3,12 +3,12 @@
 #include "hv_kvm/wire.h"
 #include "hv_kvm/x86_64.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/platform/x86.h>
 #include <sys/utsname.h>
 
 /* KVM's structure ends in a flexible array. */
@@ -125,7 +125,8 @@ static uint64_t mix(uint64_t hash, const void *data, size_t len)
 }
 
 /* Equal where the same kernel runs on the same processor model: there KVM supports the same, and need not be asked.
- * Asking takes one CPUID instruction a leaf, microseconds each where the host is itself a guest. */
+ * Asking takes one CPUID instruction a leaf, microseconds each where the host is itself a guest; the leaves here are
+ * those that the C library asked for when the process began. */
 static uint64_t host_fingerprint(void)
 {
 	struct utsname name;
@@ -134,12 +135,11 @@ static uint64_t host_fingerprint(void)
 		hash = mix(hash, name.release, strlen(name.release));
 		hash = mix(hash, name.version, strlen(name.version));
 	}
-	uint32_t leaf1[4], leaf7[4];
-	__cpuid(1, leaf1[0], leaf1[1], leaf1[2], leaf1[3]);
-	__cpuid_count(7, 0, leaf7[0], leaf7[1], leaf7[2], leaf7[3]);
-	leaf1[1] &= 0xffff; /* the rest tells the processor this thread happens to be on */
-	hash = mix(hash, leaf1, sizeof leaf1);
-	return mix(hash, leaf7, sizeof leaf7);
+	struct cpuid_feature leaf1 = *__x86_get_cpuid_feature_leaf(CPUID_INDEX_1);
+	const struct cpuid_feature *leaf7 = __x86_get_cpuid_feature_leaf(CPUID_INDEX_7);
+	leaf1.cpuid_array[1] &= 0xffff; /* the rest tells the processor that the process began on */
+	hash = mix(hash, leaf1.cpuid_array, sizeof leaf1.cpuid_array);
+	return mix(hash, leaf7->cpuid_array, sizeof leaf7->cpuid_array);
 }
 
 static void wire_entry(struct sm_wire *wire, struct sm_x86_cpuid_entry *entry)

@@ -25,7 +25,7 @@ struct sm_hv_vm {
 	unsigned nslots; /* the index is the slot's number */
 	struct sm_kvm_slot *slots;
 
-	pthread_mutex_t lock; /* the vCPUs' threads ask for what is below at the same time */
+	pthread_mutex_t lock; /* of what is below, and of who runs which vCPU */
 	struct sm_kvm_arch_vm *arch;
 };
 
@@ -45,7 +45,7 @@ struct sm_hv_vcpu {
 	unsigned index;
 	int fd;
 	struct kvm_run *run;
-	pid_t thread;
+	pid_t thread;       /* whose vcpu_run it is; 0: it has not run.  Written under the VM's lock */
 	atomic_bool kicked; /* a kick signal is on its way or pending */
 	bool untouched;     /* has neither run nor been loaded: state is as KVM creates it */
 	struct sm_kvm_access access;

@@ -2,10 +2,10 @@
 #include "hv_kvm/wire.h"
 #include "hv_kvm/x86_64.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/platform/x86.h>
 
 /* Three pages and one page below 4 GiB that Intel processors without unrestricted guest mode need; nothing of the plan
  * lies there. */
@@ -28,13 +28,12 @@ const struct sm_kvm_need sm_kvm_arch_needs[] = {
 	{ 0, NULL },
 };
 
-/* KVM passes the processor's own width on.  Leaf 0x80000008 exists wherever 64-bit mode does. */
+/* KVM passes the processor's own width on.  Leaf 0x80000008 exists wherever 64-bit mode does, and the C library has
+ * asked for it: the instruction itself is an exit where the host is a guest. */
 unsigned sm_kvm_arch_gpa_bits(int device_fd)
 {
 	(void)device_fd;
-	unsigned eax, ebx, ecx, edx;
-	__cpuid(0x80000008, eax, ebx, ecx, edx);
-	return eax & 0xff;
+	return __x86_get_cpuid_feature_leaf(CPUID_INDEX_80000008)->cpuid_array[0] & 0xff;
 }
 
 int sm_kvm_arch_vm_type(int device_fd, const struct sm_plan *plan, unsigned long *ret_type, struct sm_error *err)

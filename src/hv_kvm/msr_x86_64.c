@@ -9,12 +9,13 @@
 
 #define MSRS_MAX 1024u
 
-#define MSR_KVM_WALL_CLOCK  0x11u /* another name of MSR_KVM_WALL_CLOCK_NEW; writing it writes guest memory */
-#define MSR_KVM_SYSTEM_TIME 0x12u /* another name of MSR_KVM_SYSTEM_TIME_NEW */
-#define MSR_VMX_FIRST       0x480u
-#define MSR_VMX_LAST        0x493u
-#define MSR_HYPERV_FIRST    0x40000000u
-#define MSR_HYPERV_LAST     0x400001ffu
+#define MSR_KVM_WALL_CLOCK      0x11u       /* another name of MSR_KVM_WALL_CLOCK_NEW; writing it writes guest memory */
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4b564d01u /* bit 0: in use */
+#define MSR_KVM_SYSTEM_TIME     0x12u       /* another name of MSR_KVM_SYSTEM_TIME_NEW */
+#define MSR_VMX_FIRST           0x480u
+#define MSR_VMX_LAST            0x493u
+#define MSR_HYPERV_FIRST        0x40000000u
+#define MSR_HYPERV_LAST         0x400001ffu
 
 /* KVM does not list these (api.rst, KVM_GET_MSR_INDEX_LIST), a guest can write them all the same. */
 static const uint32_t mtrrs[] = {
@@ -205,9 +206,13 @@ int sm_kvm_x86_msrs_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct s
 	struct msr_batch *batch = batch_new(count, err);
 	if (!batch)
 		return -ENOMEM;
+	vcpu->arch->clock_unused = true;
 	for (uint32_t i = 0; i < count; i++) {
-		batch->entries[i].index = sm_get_u32(&record);
-		batch->entries[i].data = sm_get_u64(&record);
+		struct kvm_msr_entry *entry = &batch->entries[i];
+		entry->index = sm_get_u32(&record);
+		entry->data = sm_get_u64(&record);
+		if (entry->index == MSR_KVM_SYSTEM_TIME_NEW && entry->data & 1)
+			vcpu->arch->clock_unused = false;
 	}
 	batch->nmsrs = count;
 	code = sm_record_close(&record, what, err);

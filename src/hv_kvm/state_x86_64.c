@@ -138,6 +138,16 @@ static void wire_events(struct sm_wire *wire, void *state)
 	sm_wire_u64(wire, &events->exception_payload);
 }
 
+/* Nothing is pending: all zero, but for what of it is to be believed. */
+static bool initial_events(const struct sm_hv_vcpu *vcpu, const void *state)
+{
+	(void)vcpu;
+	static const struct kvm_vcpu_events none;
+	struct kvm_vcpu_events events = *(const struct kvm_vcpu_events *)state;
+	events.flags = 0;
+	return !memcmp(&events, &none, sizeof none);
+}
+
 #define DR6_INITIAL UINT64_C(0xffff0ff0)
 #define DR7_INITIAL UINT64_C(0x400)
 
@@ -184,7 +194,7 @@ static const struct part lapic_part = { "local APIC",  SM_TAG('L', 'A', 'P', 'C'
 	                                wire_lapic,    NULL };
 static const struct part events_part = { "pending events",    SM_TAG('E', 'V', 'N', 'T'),
 	                                 KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS,
-	                                 wire_events,         NULL };
+	                                 wire_events,         initial_events };
 static const struct part debug_part = { "debug registers", SM_TAG('D', 'B', 'G', 'R'),
 	                                KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS,
 	                                wire_debug,        initial_debug };

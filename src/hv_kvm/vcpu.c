@@ -56,7 +56,6 @@ int sm_kvm_vcpu_new(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **ret
 	vcpu->vm = vm;
 	vcpu->index = index;
 	vcpu->untouched = true;
-	vcpu->thread = (pid_t)syscall(SYS_gettid);
 	vcpu->run = MAP_FAILED;
 	int code = vcpu->fd = sm_kvm_arch_vcpu_open(vm, index, err);
 	if (code < 0)
@@ -64,11 +63,6 @@ int sm_kvm_vcpu_new(struct sm_hv_vm *vm, unsigned index, struct sm_hv_vcpu **ret
 	vcpu->run = mmap(NULL, vm->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED) {
 		code = sm_error_sys(err, errno, "map the shared area of vCPU %u", index);
-		goto fail;
-	}
-	code = set_signal_mask(vcpu);
-	if (code < 0) {
-		sm_error_sys(err, code, "KVM_SET_SIGNAL_MASK of vCPU %u", index);
 		goto fail;
 	}
 	code = sm_kvm_arch_vcpu_init(vcpu, err);
@@ -96,12 +90,37 @@ void sm_kvm_vcpu_free(struct sm_hv_vcpu *vcpu)
 
 /* tgkill and not pthread_kill: the thread may have ended by now.  A real-time signal is refused, not merged, when
  * the user's queue of signals is full (RLIMIT_SIGPENDING). */
+static void signal_thread(pid_t thread)
+{
+	while (syscall(SYS_tgkill, getpid(), thread, kick_signal()) < 0 && errno == EAGAIN)
+		sched_yield();
+}
+
+/* A vCPU that has not run yet has no thread: bind sends the signal. */
 void sm_kvm_vcpu_kick(struct sm_hv_vcpu *vcpu)
 {
-	if (atomic_exchange(&vcpu->kicked, true))
-		return;
-	while (syscall(SYS_tgkill, getpid(), vcpu->thread, kick_signal()) < 0 && errno == EAGAIN)
-		sched_yield();
+	pthread_mutex_lock(&vcpu->vm->lock);
+	bool sent = atomic_exchange(&vcpu->kicked, true);
+	pid_t thread = vcpu->thread;
+	pthread_mutex_unlock(&vcpu->vm->lock);
+	if (!sent && thread)
+		signal_thread(thread);
+}
+
+/* The thread that runs the vCPU first runs it ever after. */
+static int bind(struct sm_hv_vcpu *vcpu)
+{
+	int code = set_signal_mask(vcpu);
+	if (code < 0)
+		return code;
+	pid_t thread = (pid_t)syscall(SYS_gettid);
+	pthread_mutex_lock(&vcpu->vm->lock);
+	vcpu->thread = thread;
+	bool kicked = atomic_load(&vcpu->kicked);
+	pthread_mutex_unlock(&vcpu->vm->lock);
+	if (kicked)
+		signal_thread(thread);
+	return 0;
 }
 
 /* Consume a kick.  A kicker that comes between the two steps sends nothing, and is served by this exit. */
@@ -294,6 +313,11 @@ void sm_kvm_vcpu_run(struct sm_hv_vcpu *vcpu, struct sm_hv_exit *io)
 {
 	if (next_part(vcpu, io))
 		return;
+	int bound = vcpu->thread ? 0 : bind(vcpu);
+	if (bound < 0) {
+		stop(io, -bound, "KVM_SET_SIGNAL_MASK failed");
+		return;
+	}
 	vcpu->untouched = false;
 	for (;;) {
 		if (ioctl(vcpu->fd, KVM_RUN, 0) >= 0) {

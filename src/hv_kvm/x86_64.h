@@ -26,6 +26,8 @@ struct sm_kvm_arch_vcpu {
 	struct sm_x86_cpuid_entry *cpuid;
 	bool scaled;       /* its TSC runs at another rate than the host's */
 	uint64_t deadline; /* of the timer, loaded: armed once the TSC that it is measured in is right */
+	bool timer_unused; /* until then: it was never armed */
+	bool clock_unused; /* as loaded, until it runs: the guest does not look at KVM's clock */
 };
 
 /* clock_x86_64.c */

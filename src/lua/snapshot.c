@@ -1,4 +1,4 @@
-/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{transport=,
+/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{count=, transport=,
  * device=}. */
 #include "lua/snapshot.h"
 
@@ -6,6 +6,7 @@
 #include "lua/identity.h"
 #include "lua/plan.h"
 #include "lua/vm.h"
+#include "pool/restore.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -77,36 +78,54 @@ struct restore {
 	char *device;
 	bool resume;
 	struct sm_lua_identity identity;
-	struct sm_lua_vm_parts parts;
+	unsigned count;
+	struct sm_control **controls;
+	struct sm_lua_vm_parts parts[]; /* `count` of them */
 };
 
 static void restore_free(void *arg)
 {
 	struct restore *restore = arg;
-	sm_lua_vm_parts_done(&restore->parts);
+	for (unsigned i = 0; i < restore->count; i++)
+		sm_lua_vm_parts_done(&restore->parts[i]);
 	sm_lua_identity_done(&restore->identity);
 	sm_snapshot_unref(restore->snapshot);
+	free(restore->controls);
 	free(restore->device);
 	free(restore);
 }
 
+static int restore_all(struct restore *restore, const struct sm_restore_options *options, const atomic_bool *cancel,
+                       struct sm_error *err)
+{
+	restore->controls = calloc(restore->count, sizeof(struct sm_control *));
+	if (!restore->controls)
+		return sm_error_set(err, ENOMEM, "%u machines: out of memory", restore->count);
+	return sm_restore_many(restore->snapshot, options, restore->count, cancel, restore->controls, err);
+}
+
 static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
-	(void)op;
 	struct restore *restore = arg;
-	struct sm_lua_vm_parts *parts = &restore->parts;
 	int hv_fd SM_FD_CLEANUP = sm_sources_open_hv(restore->device, err);
 	if (hv_fd < 0)
 		return hv_fd;
-	int code =
-	    sm_snapshot_restore(restore->snapshot, restore->transport, hv_fd, &parts->control, &parts->times, err);
-	parts->origin = sm_snapshot_ref(restore->snapshot);
-	if (code >= 0)
-		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts->sources, err);
-	if (code >= 0 && restore->resume)
-		code = sm_control_resume(parts->control, err);
-	if (code >= 0 && restore->resume)
-		code = sm_identity_renew(parts->control, &restore->identity.options, err);
+	const struct sm_restore_options options = {
+		.transport = restore->transport,
+		.hv_fd = hv_fd,
+		.paused = !restore->resume,
+		.identity = restore->identity.options,
+	};
+	struct sm_lua_vm_parts *parts = restore->parts;
+	int code = restore->count == 1 ? sm_restore(restore->snapshot, &options, &parts->control, err)
+	                               : restore_all(restore, &options, sm_op_cancel_flag(op), err);
+	for (unsigned i = 0; i < restore->count && code >= 0; i++) {
+		if (restore->controls)
+			parts[i].control = restore->controls[i];
+		parts[i].origin = sm_snapshot_ref(restore->snapshot);
+	}
+	for (unsigned i = 0; i < restore->count && code >= 0; i++)
+		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts[i].sources, err);
 	sm_lua_identity_done(&restore->identity);
 	return code;
 }
@@ -114,16 +133,23 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 static int restore_push(lua_State *L, void *arg)
 {
 	struct restore *restore = arg;
-	return sm_lua_vm_push(L, &restore->parts, 0);
+	lua_createtable(L, (int)restore->count, 0);
+	for (unsigned i = 0; i < restore->count; i++) {
+		sm_lua_vm_push(L, &restore->parts[i], 0);
+		lua_seti(L, -2, (lua_Integer)i + 1);
+	}
+	return 1;
 }
 
-/* restore_begin{transport=, device=, resume=, and lua/identity.h's}: without resume the vm is paused and has no new
- * identity yet. */
+/* restore_begin{count = 1, transport=, device=, resume=, and lua/identity.h's} -> a list of vms: without resume they
+ * are paused and have no new identity yet. */
 static int snapshot_restore_begin(lua_State *L)
 {
-	static const char *const known[] = { "transport", "device", "resume", SM_LUA_IDENTITY_OPTIONS, NULL };
+	static const char *const known[] = { "count", "transport", "device", "resume", SM_LUA_IDENTITY_OPTIONS, NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
+	lua_Integer count = sm_lua_option_integer(L, 2, "count", 1);
+	luaL_argcheck(L, count >= 1 && count <= SM_RESTORE_MANY_MAX, 2, "from 1 to 4096 machines");
 	enum sm_control_transport transport = sm_lua_vm_transport(L, 2);
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
@@ -132,7 +158,7 @@ static int snapshot_restore_begin(lua_State *L)
 	if (code < 0)
 		return sm_lua_fail(L, code, NULL);
 
-	struct restore *restore = calloc(1, sizeof *restore);
+	struct restore *restore = calloc(1, sizeof *restore + (size_t)count * sizeof *restore->parts);
 	if (!restore) {
 		sm_lua_identity_done(&identity);
 		return sm_lua_fail(L, ENOMEM, NULL);
@@ -141,7 +167,9 @@ static int snapshot_restore_begin(lua_State *L)
 	restore->transport = transport;
 	restore->resume = resume;
 	restore->identity = identity;
-	restore->parts.ready_fd = -1;
+	restore->count = (unsigned)count;
+	for (unsigned i = 0; i < restore->count; i++)
+		restore->parts[i].ready_fd = -1;
 	restore->device = device ? strdup(device) : NULL;
 	if (device && !restore->device) {
 		restore_free(restore);

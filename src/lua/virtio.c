@@ -208,6 +208,8 @@ int sm_lua_virtio_surround(struct sm_lua_virtio *device, const struct sm_plan *p
 	if (device->turn_fd < 0 || device->echo_fd < 0)
 		return sm_error_set(err, EMFILE, "no descriptor left");
 	code = sm_loop_new(&device->loop, err);
+	if (code >= 0)
+		code = sm_loop_start(device->loop, err);
 	if (code < 0)
 		return code;
 	code = sm_loop_add(device->loop, device->turn_fd, EPOLLIN, turned, device, &device->turn);

@@ -185,28 +185,35 @@ static int vm_statistics(lua_State *L)
 	int code = sm_control_statistics(vm->parts.control, &statistics, &err);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	lua_createtable(L, 0, 7);
+	lua_createtable(L, 0, 6);
 	set_integer(L, "exits", statistics.exits);
 	set_integer(L, "mmio_exits", statistics.mmio_exits);
 	set_integer(L, "pio_exits", statistics.pio_exits);
 	set_integer(L, "kicks", statistics.kicks);
 	set_integer(L, "unhandled", statistics.unhandled);
-	set_integer(L, "first_exit_us", statistics.first_exit_us);
 	set_integer(L, "balloon_mib", statistics.balloon_mib);
 	return 1;
 }
 
-/* Microseconds since the start of the build, cumulative. */
-static int vm_times(lua_State *L)
+/* Microseconds of each stage. */
+static int vm_timings(lua_State *L)
 {
-	const struct sm_control_times *times = &check(L)->parts.times;
-	lua_createtable(L, 0, 6);
-	set_integer(L, "vm_us", times->vm_us);
-	set_integer(L, "memory_us", times->memory_us);
-	set_integer(L, "devices_us", times->devices_us);
-	set_integer(L, "vcpus_us", times->vcpus_us);
-	set_integer(L, "state_us", times->state_us);
-	set_integer(L, "total_us", times->total_us);
+	struct vm *vm = check(L);
+	struct sm_control_times times;
+	struct sm_error err = { 0 };
+	int code = sm_control_times(vm->parts.control, &times, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_createtable(L, 0, 9);
+	set_integer(L, "vm_us", times.vm_us);
+	set_integer(L, "map_us", times.map_us);
+	set_integer(L, "memslot_us", times.memslot_us);
+	set_integer(L, "irqchip_us", times.irqchip_us);
+	set_integer(L, "vcpus_us", times.vcpus_us);
+	set_integer(L, "devices_us", times.devices_us);
+	set_integer(L, "total_us", times.total_us);
+	set_integer(L, "identity_us", times.identity_us);
+	set_integer(L, "first_run_us", times.first_run_us);
 	return 1;
 }
 
@@ -286,7 +293,7 @@ static const luaL_Reg methods[] = {
 	{ "console_from", vm_console_from },
 	{ "devices", vm_devices },
 	{ "statistics", vm_statistics },
-	{ "times", vm_times },
+	{ "timings", vm_timings },
 	{ "pid", vm_pid },
 	{ "id", vm_id },
 	{ "vsock", vm_vsock },

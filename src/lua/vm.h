@@ -16,7 +16,6 @@ struct sm_lua_vm_parts {
 	struct sm_snapshot *origin; /* what it was restored from; NULL: it was booted */
 	struct sm_pool *pool;       /* where it goes back to; NULL: it is closed */
 	int ready_fd;               /* the listener for the agent's hello; -1: none */
-	struct sm_control_times times;
 };
 
 void sm_lua_vm_parts_done(struct sm_lua_vm_parts *parts);

@@ -53,7 +53,7 @@ static int request_run(struct sm_op *op, void *arg, struct sm_error *err)
 		.ndisks = opened.ndisks,
 		.disks = opened.disks,
 	};
-	code = sm_control_open(request->transport, &build, &parts->control, &parts->times, err);
+	code = sm_control_open(request->transport, &build, &parts->control, err);
 	sm_opened_done(&opened);
 	if (code >= 0 && request->agent)
 		code = sm_control_listen(parts->control, SM_AGENT_READY_PORT, &parts->ready_fd, err);

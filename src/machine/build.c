@@ -1,23 +1,15 @@
 /* From a plan and descriptors to a paused machine, and the way back.  Cold boot and restore differ in one step. */
 #include "arch/arch.h"
 #include "base/fd.h"
+#include "base/time.h"
 #include "machine/devices.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-static uint32_t us_since(const struct timespec *start)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint32_t)((now.tv_sec - start->tv_sec) * 1000000 + (now.tv_nsec - start->tv_nsec) / 1000);
-}
 
 static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *err)
 {
@@ -39,20 +31,15 @@ static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *er
 }
 
 /* A slot set before the irqchip is cheaper. */
-static int build_memory(struct sm_machine *machine, const struct sm_memory_source *ram, struct sm_error *err)
+static int build_slots(struct sm_machine *machine, bool log, struct sm_error *err)
 {
-	int code = sm_memory_new(&machine->plan, ram, 0, &machine->memory, err);
-	if (code < 0)
-		return code;
 	const struct sm_memory_region *regions;
 	size_t count = sm_memory_regions(machine->memory, &regions);
-	for (size_t i = 0; i < count; i++) {
+	int code = 0;
+	for (size_t i = 0; i < count && code >= 0; i++)
 		code = machine->hv->vm_map(machine->vm, regions[i].gpa, regions[i].hva, regions[i].bytes,
-		                           ram ? SM_HV_MAP_LOG : 0, err);
-		if (code < 0)
-			return code;
-	}
-	return machine->hv->vm_irqchip_new(machine->vm, err);
+		                           log ? SM_HV_MAP_LOG : 0, err);
+	return code;
 }
 
 static int build_device(struct sm_machine *machine, unsigned number, const struct sm_disk *disk, struct sm_error *err)
@@ -80,13 +67,9 @@ static int build_device(struct sm_machine *machine, unsigned number, const struc
 
 static int build_devices(struct sm_machine *machine, const struct sm_control_build *build, struct sm_error *err)
 {
-	machine->generation_fd = sm_fd_event();
-	if (machine->generation_fd < 0)
-		return sm_error_sys(err, machine->generation_fd, "create an eventfd");
-	int code = sm_machine_wire_irq(machine, machine->generation_fd, machine->plan.vmgenid_irq, err);
-	if (code < 0)
-		return code;
-	code = sm_platform_new(machine, &machine->platform, err);
+	int code = sm_loop_new(&machine->loop, err);
+	if (code >= 0)
+		code = sm_platform_new(machine, &machine->platform, err);
 	if (code < 0)
 		return code;
 
@@ -105,7 +88,7 @@ static int build_devices(struct sm_machine *machine, const struct sm_control_bui
 	return 0;
 }
 
-/* How the vCPUs come to their state: a call on each one's own thread, right after its creation. */
+/* How the vCPUs come to their state: a call to each, right after its creation. */
 struct start {
 	struct sm_hv_boot first, others; /* cold boot */
 	struct sm_machine_state state;   /* restore */
@@ -116,7 +99,7 @@ static int boot_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, voi
 	return machine->hv->vcpu_boot(hv_vcpu, arg, err);
 }
 
-/* They are started together and waited for in order. */
+/* Where each has its own thread for that, they are started together and waited for in order. */
 static int build_vcpus(struct sm_machine *machine, struct start *start, struct sm_error *err)
 {
 	int code = 0;
@@ -139,19 +122,23 @@ static int build_vcpus(struct sm_machine *machine, struct start *start, struct s
 	return code;
 }
 
-static int map_state(struct sm_machine *machine, int state_fd, struct sm_error *err)
+/* Read and not mapped: nobody can cut it off below a machine then. */
+static int read_state(struct sm_machine *machine, int state_fd, struct sm_error *err)
 {
 	struct stat st;
 	if (fstat(state_fd, &st) < 0)
 		return sm_error_sys(err, errno, "machine state");
 	if (st.st_size == 0)
 		return sm_error_set(err, EBADMSG, "machine state: the file is empty");
-	void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, state_fd, 0);
-	if (data == MAP_FAILED)
-		return sm_error_sys(err, errno, "map the machine state");
-	machine->origin_state = data;
+	if (st.st_size > SM_MACHINE_STATE_MAX)
+		return sm_error_set(err, EBADMSG, "machine state: %lld bytes, at most %u", (long long)st.st_size,
+		                    SM_MACHINE_STATE_MAX);
 	machine->origin_state_len = (size_t)st.st_size;
-	return 0;
+	machine->origin_state = malloc(machine->origin_state_len);
+	if (!machine->origin_state)
+		return sm_error_set(err, ENOMEM, "machine state: out of memory");
+	int code = sm_fd_pread_full(state_fd, machine->origin_state, machine->origin_state_len, 0);
+	return code < 0 ? sm_error_sys(err, code, "machine state") : 0;
 }
 
 static int prepare(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
@@ -162,7 +149,7 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 		return sm_arch_load(&machine->plan, machine->memory, build->kernel_fd, build->initrd_fd, &start->first,
 		                    err);
 	}
-	int code = map_state(machine, build->state_fd, err);
+	int code = read_state(machine, build->state_fd, err);
 	return code < 0 ? code
 	                : sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len,
 	                                        &start->state, err);
@@ -171,47 +158,48 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 static int build_stages(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
                         struct sm_control_times *times, struct sm_error *err)
 {
-	struct timespec begin;
-	clock_gettime(CLOCK_MONOTONIC, &begin);
+	uint64_t since = sm_time_us();
 
 	int code = check_host(machine, build->hv_fd, err);
+	if (code >= 0)
+		code = machine->hv->vm_new(build->hv_fd, &machine->plan, &machine->vm, err);
 	if (code < 0)
 		return code;
-	code = sm_loop_new(&machine->loop, err);
-	if (code < 0)
-		return code;
-	code = machine->hv->vm_new(build->hv_fd, &machine->plan, &machine->vm, err);
-	if (code < 0)
-		return code;
-	times->vm_us = us_since(&begin);
+	sm_time_lap(&since, &times->vm_us);
 
-	code = build_memory(machine, build->ram, err);
+	code = sm_memory_new(&machine->plan, build->ram, 0, &machine->memory, err);
+	if (code >= 0)
+		code = prepare(machine, build, start, err);
 	if (code < 0)
 		return code;
-	times->memory_us = us_since(&begin);
+	sm_time_lap(&since, &times->map_us);
+
+	code = build_slots(machine, build->ram != NULL, err);
+	if (code < 0)
+		return code;
+	sm_time_lap(&since, &times->memslot_us);
+
+	code = machine->hv->vm_irqchip_new(machine->vm, err);
+	if (code < 0)
+		return code;
+	sm_time_lap(&since, &times->irqchip_us);
 
 	code = build_devices(machine, build, err);
 	if (code < 0)
 		return code;
-	times->devices_us = us_since(&begin);
+	sm_time_lap(&since, &times->devices_us);
 
-	code = prepare(machine, build, start, err);
-	if (code >= 0)
-		code = build_vcpus(machine, start, err);
-	if (code >= 0)
-		code = sm_machine_watch_halt(machine, err);
+	code = build_vcpus(machine, start, err);
 	if (code < 0)
 		return code;
-	times->vcpus_us = us_since(&begin);
+	sm_time_lap(&since, &times->vcpus_us);
 
-	if (machine->origin_state)
-		code = sm_machine_load_finish(machine, &start->state, err);
-	times->state_us = times->total_us = us_since(&begin);
-	return code;
+	start->state.times = times;
+	return machine->origin_state ? sm_machine_load_finish(machine, &start->state, err) : 0;
 }
 
 int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm_machine **ret_machine,
-                     struct sm_control_times *ret_times, struct sm_error *err)
+                     struct sm_error *err)
 {
 	struct sm_machine *machine = calloc(1, sizeof *machine);
 	if (!machine)
@@ -224,15 +212,14 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 		machine->devices[i].irq_fd = -1;
 	pthread_mutex_init(&machine->end_lock, NULL);
 
-	struct sm_control_times times = { 0 };
 	struct start start = { 0 };
-	int code = build_stages(machine, build, &start, &times, err);
+	uint64_t begin = sm_time_us();
+	int code = build_stages(machine, build, &start, &machine->times, err);
 	if (code < 0) {
 		sm_machine_free(machine);
 		return sm_error_context(err, build->state_fd >= 0 ? "restore" : "build");
 	}
-	if (ret_times)
-		*ret_times = times;
+	machine->times.total_us = (uint32_t)(sm_time_us() - begin);
 	*ret_machine = machine;
 	return 0;
 }
@@ -262,16 +249,33 @@ void sm_machine_free(struct sm_machine *machine)
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_fd_close(&machine->devices[i].irq_fd);
 	sm_fd_close(&machine->generation_fd);
-	if (machine->origin_state)
-		munmap(machine->origin_state, machine->origin_state_len);
+	free(machine->origin_state);
 	sm_fd_close(&machine->halt_timer);
 	pthread_mutex_destroy(&machine->end_lock);
 	free(machine);
 }
 
+/* Its event device, wired when it is first used: a restore's first instruction need not wait for that. */
+static int wire_generation(struct sm_machine *machine, struct sm_error *err)
+{
+	if (machine->generation_fd >= 0)
+		return 0;
+	int fd = sm_fd_event();
+	if (fd < 0)
+		return sm_error_sys(err, fd, "create an eventfd");
+	int code = sm_machine_wire_irq(machine, fd, machine->plan.vmgenid_irq, err);
+	if (code < 0)
+		sm_fd_close(&fd);
+	machine->generation_fd = fd;
+	return code;
+}
+
 int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16], struct sm_error *err)
 {
-	int code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
+	int code = wire_generation(machine, err);
+	if (code < 0)
+		return sm_error_context(err, "generation ID");
+	code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
 	if (code < 0)
 		return sm_error_sys(err, code, "generation ID at 0x%llx",
 		                    (unsigned long long)machine->plan.vmgenid_gpa);

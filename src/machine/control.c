@@ -19,7 +19,8 @@ struct sm_control {
 	struct sm_worker *worker;   /* worker transport */
 	pthread_mutex_t lock;       /* one request at a time */
 	int end_read, end_write;    /* socketpair; the machine sends one end record */
-	uint8_t id[16];             /* under the lock */
+	uint8_t id[16];             /* under the lock, as the next */
+	uint32_t identity_us;
 };
 
 /* The one place where the transports differ. */
@@ -49,34 +50,20 @@ static int call_simple(struct sm_control *control, uint32_t op, struct sm_error 
 
 /* ---- open and close ----------------------------------------------------------------------------------------- */
 
-static int build(struct sm_control *control, const struct sm_control_build *what, struct sm_control_times *ret_times,
-                 struct sm_error *err)
+static int build(struct sm_control *control, const struct sm_control_build *what, struct sm_error *err)
 {
 	struct sm_message request, reply;
 	sm_message_init(&request);
 	sm_message_init(&reply);
 	sm_request_put_build(&request, what);
 	int code = call(control, SM_REQUEST_BUILD, &request, &reply, err);
-	if (code >= 0) {
-		struct sm_reader in;
-		sm_reader_init(&in, reply.body.data, reply.body.len);
-		struct sm_control_times times = { 0 };
-		times.vm_us = sm_get_u32(&in);
-		times.memory_us = sm_get_u32(&in);
-		times.devices_us = sm_get_u32(&in);
-		times.vcpus_us = sm_get_u32(&in);
-		times.state_us = sm_get_u32(&in);
-		times.total_us = sm_get_u32(&in);
-		if (ret_times)
-			*ret_times = times;
-	}
 	sm_message_done(&request);
 	sm_message_done(&reply);
 	return code;
 }
 
 int sm_control_open(enum sm_control_transport transport, const struct sm_control_build *what,
-                    struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err)
+                    struct sm_control **ret_control, struct sm_error *err)
 {
 	struct sm_control *control = calloc(1, sizeof *control);
 	if (!control)
@@ -95,7 +82,7 @@ int sm_control_open(enum sm_control_transport transport, const struct sm_control
 		sm_fd_close(&control->end_write); /* so that a dead worker reads as end of file */
 	}
 	if (code == 0)
-		code = build(control, what, ret_times, err);
+		code = build(control, what, err);
 	if (code < 0) {
 		sm_control_close(control);
 		return code;
@@ -127,10 +114,11 @@ void sm_control_close(struct sm_control *control)
 	free(control);
 }
 
-void sm_control_set_id(struct sm_control *control, const uint8_t id[16])
+void sm_control_set_id(struct sm_control *control, const uint8_t id[16], uint32_t identity_us)
 {
 	pthread_mutex_lock(&control->lock);
 	memcpy(control->id, id, sizeof control->id);
+	control->identity_us = identity_us;
 	pthread_mutex_unlock(&control->lock);
 }
 
@@ -313,8 +301,26 @@ int sm_control_statistics(struct sm_control *control, struct sm_control_statisti
 		ret->pio_exits = sm_get_u64(&in);
 		ret->kicks = sm_get_u64(&in);
 		ret->unhandled = sm_get_u64(&in);
-		ret->first_exit_us = sm_get_u64(&in);
 		ret->balloon_mib = sm_get_u32(&in);
+	}
+	sm_message_done(&request);
+	sm_message_done(&reply);
+	return code;
+}
+
+int sm_control_times(struct sm_control *control, struct sm_control_times *ret, struct sm_error *err)
+{
+	struct sm_message request, reply;
+	sm_message_init(&request);
+	sm_message_init(&reply);
+	int code = call(control, SM_REQUEST_TIMES, &request, &reply, err);
+	if (code >= 0) {
+		struct sm_reader in;
+		sm_reader_init(&in, reply.body.data, reply.body.len);
+		sm_get_exact(&in, ret, sizeof *ret);
+		pthread_mutex_lock(&control->lock);
+		ret->identity_us = control->identity_us;
+		pthread_mutex_unlock(&control->lock);
 	}
 	sm_message_done(&request);
 	sm_message_done(&reply);

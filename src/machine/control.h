@@ -34,16 +34,9 @@ struct sm_control_build {
 	const struct sm_disk *disks; /* one for each backed block and volume slot, in slot order */
 };
 
-/* Where the time of a build went, microseconds since its start, cumulative. */
-struct sm_control_times {
-	uint32_t vm_us, memory_us, devices_us; /* a VM, its RAM and interrupt controllers, its devices */
-	uint32_t vcpus_us;                     /* kernel in place; vCPUs made, each with its state */
-	uint32_t state_us, total_us;           /* restore: the rest of the state */
-};
-
 /* Build a paused machine.  On failure nothing is left behind. */
 int sm_control_open(enum sm_control_transport transport, const struct sm_control_build *build,
-                    struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err);
+                    struct sm_control **ret_control, struct sm_error *err);
 /* Controls are counted: open gives one reference.  The last close ends the machine and frees everything (worker: the
  * process is gone and reaped).  NULL is fine. */
 struct sm_control *sm_control_ref(struct sm_control *control);
@@ -77,8 +70,9 @@ int sm_control_listen(struct sm_control *control, uint32_t port, int *ret_fd, st
 /* Write a new VM generation ID and tell the guest (Microsoft VMGENID; ACPI event device). */
 int sm_control_set_generation(struct sm_control *control, const uint8_t guid[16], struct sm_error *err);
 
-/* Which machine it is, a UUID, for whoever asks the control; all zeros until it is set. */
-void sm_control_set_id(struct sm_control *control, const uint8_t id[16]);
+/* Which machine it is, a UUID, for whoever asks the control; all zeros until it is set.  identity_us: what it took to
+ * give it that identity. */
+void sm_control_set_id(struct sm_control *control, const uint8_t id[16], uint32_t identity_us);
 void sm_control_id(struct sm_control *control, uint8_t ret_id[16]);
 
 /* Ask the balloon to hold this many MiB. */
@@ -99,10 +93,24 @@ int sm_control_devices(struct sm_control *control, struct sm_control_device **re
 
 struct sm_control_statistics {
 	uint64_t exits, mmio_exits, pio_exits, kicks, unhandled;
-	uint64_t first_exit_us; /* from the first resume to the first exit that the machine served; 0: none yet */
 	uint32_t balloon_mib;
 };
 int sm_control_statistics(struct sm_control *control, struct sm_control_statistics *ret, struct sm_error *err);
+
+/* Where the time went between nothing and a machine that runs, microseconds each.  On a restore, interrupt controllers,
+ * vCPUs and devices include the loading of their state. */
+struct sm_control_times {
+	uint32_t vm_us;        /* the host asked what it can do, a VM made */
+	uint32_t map_us;       /* RAM mapped; what is to be in it or the saved state read */
+	uint32_t memslot_us;   /* RAM made known to the hypervisor */
+	uint32_t irqchip_us;   /* interrupt controllers */
+	uint32_t vcpus_us;     /* vCPUs, and the clock that they share */
+	uint32_t devices_us;   /* devices, wired and on the bus */
+	uint32_t total_us;     /* from the first of these to the last */
+	uint32_t identity_us;  /* the last identity given, the guest's answer included; 0: none yet */
+	uint32_t first_run_us; /* from the first resume since build or reset to the first exit served; 0: none yet */
+};
+int sm_control_times(struct sm_control *control, struct sm_control_times *ret, struct sm_error *err);
 
 /* Why a machine ended. */
 enum sm_control_end {

@@ -40,7 +40,7 @@ struct sm_machine {
 	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 	bool running;
 	bool restored; /* not yet resumed since */
-	/* The state it was restored from, mapped, for the way back.  NULL: it was booted. */
+	/* The state it was restored from, for the way back.  NULL: it was booted. */
 	void *origin_state;
 	size_t origin_state_len;
 
@@ -53,19 +53,19 @@ struct sm_machine {
 	int end_fd; /* socket; one end record is sent when the machine ends by itself.  Borrowed. */
 	pthread_mutex_t end_lock;
 	atomic_bool ended;
-	uint64_t resumed_at_us; /* CLOCK_MONOTONIC of the first resume */
+	struct sm_control_times times; /* but for the first run */
+	uint64_t resumed_at_us;        /* CLOCK_MONOTONIC of the first resume */
 	atomic_uint_fast64_t first_exit_us;
 };
 
 /* build.c: a paused machine, cold or restored.  Opens no path. */
 int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm_machine **ret_machine,
-                     struct sm_control_times *ret_times, struct sm_error *err);
+                     struct sm_error *err);
 void sm_machine_free(struct sm_machine *machine);
 
 /* run.c */
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err);
 int sm_machine_pause(struct sm_machine *machine, struct sm_error *err);
-int sm_machine_watch_halt(struct sm_machine *machine, struct sm_error *err);
 /* Any thread; the first reason wins.  Parks the vCPUs without waiting. */
 void sm_machine_end(struct sm_machine *machine, enum sm_control_end end, const char *detail);
 void sm_machine_endf(struct sm_machine *machine, enum sm_control_end end, const char *format, ...)
@@ -84,6 +84,7 @@ int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm
 int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err);
 void sm_machine_unwire_irqs(struct sm_machine *machine);
 
+#define SM_MACHINE_STATE_MAX (64u << 20)
 /* state.c: everything but RAM, while paused. */
 int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
 /* Loading is in two halves around the creation of the vCPUs, each of which takes its own record on its own thread:
@@ -92,6 +93,7 @@ int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_er
 struct sm_machine_state {
 	struct sm_reader vcpus[SM_PLAN_VCPUS_MAX];
 	struct sm_reader whole, rest;
+	struct sm_control_times *times; /* finish adds its stages; begin sets it to NULL: nobody asks */
 };
 int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t len, struct sm_machine_state *ret_state,
                           struct sm_error *err);

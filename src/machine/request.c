@@ -156,7 +156,7 @@ void sm_request_put_build(struct sm_message *request, const struct sm_control_bu
 }
 
 static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader *in, const struct sm_message *request,
-                       struct sm_message *reply, struct sm_error *err)
+                       struct sm_error *err)
 {
 	struct sm_disk disks[SM_PLAN_SLOTS_MAX] = { 0 };
 	struct sm_memory_source ram = { 0 };
@@ -186,16 +186,7 @@ static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader
 	if (code < 0)
 		goto out;
 
-	struct sm_control_times times;
-	code = sm_machine_build(&build, end_fd, machine, &times, err);
-	if (code < 0)
-		goto out;
-	sm_put_u32(&reply->body, times.vm_us);
-	sm_put_u32(&reply->body, times.memory_us);
-	sm_put_u32(&reply->body, times.devices_us);
-	sm_put_u32(&reply->body, times.vcpus_us);
-	sm_put_u32(&reply->body, times.state_us);
-	sm_put_u32(&reply->body, times.total_us);
+	code = sm_machine_build(&build, end_fd, machine, err);
 out:
 	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
 		free((void *)(uintptr_t)disks[i].segments);
@@ -320,8 +311,16 @@ static int serve_statistics(struct sm_machine *machine, struct sm_message *reply
 	sm_put_u64(&reply->body, pio);
 	sm_put_u64(&reply->body, kicks);
 	sm_put_u64(&reply->body, unhandled);
-	sm_put_u64(&reply->body, atomic_load(&machine->first_exit_us));
 	sm_put_u32(&reply->body, balloon ? sm_virtio_balloon_actual(balloon) / (uint32_t)(SM_MIB / SM_MEMORY_PAGE) : 0);
+	return 0;
+}
+
+/* As it lies in memory: both ends are this program. */
+static int serve_times(struct sm_machine *machine, struct sm_message *reply)
+{
+	struct sm_control_times times = machine->times;
+	times.first_run_us = (uint32_t)atomic_load(&machine->first_exit_us);
+	sm_put_bytes(&reply->body, &times, sizeof times);
 	return 0;
 }
 
@@ -336,7 +335,7 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 		                    *machine ? "built already" : "not built");
 	switch (op) {
 	case SM_REQUEST_BUILD:
-		return serve_build(machine, end_fd, &in, request, reply, err);
+		return serve_build(machine, end_fd, &in, request, err);
 	case SM_REQUEST_RESUME:
 		return sm_machine_resume(*machine, err);
 	case SM_REQUEST_PAUSE:
@@ -362,6 +361,8 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 		return serve_devices(*machine, reply);
 	case SM_REQUEST_STATISTICS:
 		return serve_statistics(*machine, reply);
+	case SM_REQUEST_TIMES:
+		return serve_times(*machine, reply);
 	}
 	return sm_error_set(err, ENOSYS, "control request %u is unknown", op);
 }

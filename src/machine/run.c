@@ -1,3 +1,4 @@
+#include "base/fd.h"
 #include "base/time.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
@@ -100,12 +101,16 @@ static void set_halt_timer(struct sm_machine *machine, bool on)
 	timerfd_settime(machine->halt_timer, 0, &spec, NULL);
 }
 
-int sm_machine_watch_halt(struct sm_machine *machine, struct sm_error *err)
+static int watch_halt(struct sm_machine *machine, struct sm_error *err)
 {
+	if (machine->halt_timer >= 0)
+		return 0;
 	machine->halt_timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (machine->halt_timer < 0)
 		return sm_error_sys(err, errno, "create a timer");
 	int code = sm_loop_add(machine->loop, machine->halt_timer, EPOLLIN, look, machine, &machine->halt_source);
+	if (code < 0)
+		sm_fd_close(&machine->halt_timer);
 	return code < 0 ? sm_error_sys(err, code, "watch a timer") : 0;
 }
 
@@ -120,6 +125,14 @@ void sm_machine_served(struct sm_machine *machine)
 	}
 }
 
+static void park(struct sm_machine *machine)
+{
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_park(machine->vcpus[i]);
+	for (unsigned i = 0; i < machine->nvcpus; i++)
+		sm_vcpu_park_wait(machine->vcpus[i]);
+}
+
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 {
 	if (atomic_load(&machine->ended))
@@ -128,21 +141,31 @@ int sm_machine_resume(struct sm_machine *machine, struct sm_error *err)
 		return 0;
 	if (!machine->resumed_at_us)
 		machine->resumed_at_us = sm_time_us();
+	/* Threads and the timer are made here the first time: the first vCPU is not to wait for them. */
+	int code = 0;
+	for (unsigned i = 0; i < machine->nvcpus && code == 0; i++)
+		code = sm_vcpu_run(machine->vcpus[i], machine->restored, err);
+	if (code == 0)
+		code = watch_halt(machine, err);
+	if (code == 0)
+		code = sm_loop_start(machine->loop, err);
+	if (code < 0) {
+		park(machine);
+		return sm_error_context(err, "resume");
+	}
 	machine->running = true;
-	set_halt_timer(machine, true);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_run(machine->vcpus[i], machine->restored);
 	machine->restored = false;
+	set_halt_timer(machine, true);
+	/* The first may have ended the machine before the last was told to run. */
+	if (atomic_load(&machine->ended))
+		park(machine);
 	return 0;
 }
 
 int sm_machine_pause(struct sm_machine *machine, struct sm_error *err)
 {
 	set_halt_timer(machine, false);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_park(machine->vcpus[i]);
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		sm_vcpu_park_wait(machine->vcpus[i]);
+	park(machine);
 	machine->running = false;
 	machine->restored = true; /* its clock stood still: the next resume tells the guest */
 	if (atomic_load(&machine->ended))

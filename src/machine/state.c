@@ -1,5 +1,6 @@
 /* Capture and its reverse: vCPUs, interrupt controllers, clock, platform and virtio devices as records, then RAM. */
 #include "base/fd.h"
+#include "base/time.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 
@@ -14,8 +15,6 @@ static const uint32_t tag_platform = SM_TAG('P', 'L', 'A', 'T');
 static const uint32_t tag_clock = SM_TAG('C', 'L', 'O', 'K');
 static const uint32_t tag_device = SM_TAG('V', 'D', 'E', 'V');
 
-#define STATE_MAX (64u << 20)
-
 /* ---- save --------------------------------------------------------------------------------------------------- */
 
 static int save_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err)
@@ -29,7 +28,7 @@ static int save_vcpus(struct sm_machine *machine, struct sm_buf *out, struct sm_
 	struct sm_buf each[SM_PLAN_VCPUS_MAX];
 	int code = 0;
 	for (unsigned i = 0; i < machine->nvcpus; i++) {
-		sm_buf_init(&each[i], STATE_MAX);
+		sm_buf_init(&each[i], SM_MACHINE_STATE_MAX);
 		sm_vcpu_call_begin(machine->vcpus[i], save_vcpu, &each[i]);
 	}
 	for (unsigned i = 0; i < machine->nvcpus; i++) {
@@ -112,7 +111,7 @@ int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uin
 		return sm_error_set(err, EINVAL,
 		                    "capture: the machine was booted: there is no snapshot to differ from");
 	struct sm_buf state SM_BUF_CLEANUP;
-	sm_buf_init(&state, STATE_MAX);
+	sm_buf_init(&state, SM_MACHINE_STATE_MAX);
 
 	/* Between two of its handlers the loop has no request half done. */
 	sm_loop_pause(machine->loop);
@@ -141,6 +140,7 @@ int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu,
 int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t len, struct sm_machine_state *ret_state,
                           struct sm_error *err)
 {
+	ret_state->times = NULL;
 	sm_reader_init(&ret_state->whole, data, len);
 	int code =
 	    sm_record_open(&ret_state->whole, tag_machine, STATE_VERSION, "machine state", &ret_state->rest, err);
@@ -195,14 +195,17 @@ static int load_platform(struct sm_machine *machine, struct sm_reader *record, s
 
 int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err)
 {
+	struct sm_control_times unused, *times = state->times ? state->times : &unused;
+	uint64_t since = sm_time_us();
 	const struct {
 		uint32_t tag;
 		const char *what;
 		loader load;
+		uint32_t *stage_us;
 	} records[] = {
-		{ tag_vm, "interrupt controller state", load_vm },
-		{ tag_clock, "clock state", load_clock },
-		{ tag_platform, "platform state", load_platform },
+		{ tag_vm, "interrupt controller state", load_vm, &times->irqchip_us },
+		{ tag_clock, "clock state", load_clock, &times->vcpus_us },
+		{ tag_platform, "platform state", load_platform, &times->devices_us },
 	};
 	for (size_t i = 0; i < sizeof records / sizeof *records; i++) {
 		struct sm_reader record;
@@ -213,6 +216,7 @@ int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *
 			code = sm_record_close(&record, records[i].what, err);
 		if (code < 0)
 			return code;
+		sm_time_lap(&since, records[i].stage_us);
 	}
 	int code = load_devices(machine, &state->rest, err);
 	if (code >= 0)
@@ -223,6 +227,7 @@ int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *
 		return code;
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_virtio_restored(machine->devices[i].virtio);
+	sm_time_lap(&since, &times->devices_us);
 	machine->restored = true;
 	return 0;
 }

@@ -14,6 +14,7 @@ struct sm_vcpu {
 	unsigned index;
 	struct sm_hv_vcpu *hv_vcpu;
 	pthread_t thread;
+	atomic_bool started;  /* the thread is there */
 	struct sm_hv_exit io; /* the last exit, and the answer the guest waits for */
 	struct sm_vcpu_stats stats;
 
@@ -98,7 +99,6 @@ static void serve(struct sm_vcpu *vcpu)
 	}
 }
 
-/* Create the back end's vCPU here: some back ends bind it to the thread. */
 static int create(struct sm_machine *machine, struct sm_hv_vcpu *unused, void *arg, struct sm_error *err)
 {
 	(void)unused;
@@ -167,6 +167,19 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
+static int start_thread(struct sm_vcpu *vcpu, struct sm_error *err)
+{
+	if (atomic_load(&vcpu->started))
+		return 0;
+	char name[16];
+	snprintf(name, sizeof name, "vcpu-%u", vcpu->index);
+	int code = sm_thread_start(&vcpu->thread, name, thread_main, vcpu);
+	if (code < 0)
+		return sm_error_sys(err, code, "start the thread of vCPU %u", vcpu->index);
+	atomic_store(&vcpu->started, true);
+	return 0;
+}
+
 int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, void *arg, struct sm_vcpu **ret_vcpu,
                 struct sm_error *err)
 {
@@ -179,14 +192,12 @@ int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, 
 	vcpu->first_arg = arg;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_cond_init(&vcpu->changed, NULL);
-	char name[16];
-	snprintf(name, sizeof name, "vcpu-%u", index);
-	int code = sm_thread_start(&vcpu->thread, name, thread_main, vcpu);
+	/* On a busy host one that already sleeps is woken sooner than a new one gets its turn. */
+	bool wanted = index == 0 || !machine->caps.any_thread;
+	int code = wanted ? start_thread(vcpu, err) : 0;
 	if (code < 0) {
-		pthread_cond_destroy(&vcpu->changed);
-		pthread_mutex_destroy(&vcpu->lock);
-		free(vcpu);
-		return sm_error_sys(err, code, "start the thread of vCPU %u", index);
+		sm_vcpu_free(vcpu);
+		return code;
 	}
 	sm_vcpu_call_begin(vcpu, create, vcpu);
 	*ret_vcpu = vcpu;
@@ -202,7 +213,8 @@ void sm_vcpu_free(struct sm_vcpu *vcpu)
 	vcpu->quit = true;
 	pthread_cond_broadcast(&vcpu->changed);
 	pthread_mutex_unlock(&vcpu->lock);
-	pthread_join(vcpu->thread, NULL);
+	if (atomic_load(&vcpu->started))
+		pthread_join(vcpu->thread, NULL);
 	if (vcpu->hv_vcpu)
 		hv_of(vcpu)->vcpu_free(vcpu->hv_vcpu);
 	pthread_cond_destroy(&vcpu->changed);
@@ -210,8 +222,14 @@ void sm_vcpu_free(struct sm_vcpu *vcpu)
 	free(vcpu);
 }
 
+/* A parked vCPU's thread has nothing to say about it, so where any thread will do it is left asleep. */
 void sm_vcpu_call_begin(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg)
 {
+	if (vcpu->machine->caps.any_thread) {
+		vcpu->call_err = (struct sm_error){ 0 };
+		vcpu->call_code = call(vcpu->machine, vcpu->hv_vcpu, arg, &vcpu->call_err);
+		return;
+	}
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->call = call;
 	vcpu->call_arg = arg;
@@ -231,22 +249,23 @@ int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err)
 	return code;
 }
 
-/* A thread takes as long to wake up as such a call takes. */
 int sm_vcpu_call_now(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg, struct sm_error *err)
 {
-	if (vcpu->machine->caps.any_thread)
-		return call(vcpu->machine, vcpu->hv_vcpu, arg, err);
 	sm_vcpu_call_begin(vcpu, call, arg);
 	return sm_vcpu_call_wait(vcpu, err);
 }
 
-void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed)
+int sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed, struct sm_error *err)
 {
 	pthread_mutex_lock(&vcpu->lock);
 	vcpu->tell_resumed = resumed;
 	atomic_store(&vcpu->want_run, true);
 	pthread_cond_broadcast(&vcpu->changed);
 	pthread_mutex_unlock(&vcpu->lock);
+	int code = start_thread(vcpu, err);
+	if (code < 0)
+		atomic_store(&vcpu->want_run, false);
+	return code;
 }
 
 void sm_vcpu_park(struct sm_vcpu *vcpu)
@@ -267,7 +286,7 @@ uint64_t sm_vcpu_cpu_ns(const struct sm_vcpu *vcpu)
 {
 	clockid_t clock;
 	struct timespec now;
-	if (pthread_getcpuclockid(vcpu->thread, &clock) || clock_gettime(clock, &now))
+	if (!atomic_load(&vcpu->started) || pthread_getcpuclockid(vcpu->thread, &clock) || clock_gettime(clock, &now))
 		return 0;
 	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }

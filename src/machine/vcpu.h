@@ -18,22 +18,24 @@ struct sm_vcpu_stats {
 
 typedef int (*sm_vcpu_call)(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err);
 
-/* Starts the thread, which creates the hypervisor's vCPU and then makes the call `first` (how the vCPU gets its state);
- * parked.  sm_vcpu_call_wait gives the result of both. */
+/* Create the hypervisor's vCPU and make the call `first` (how it gets its state); parked.  sm_vcpu_call_wait gives the
+ * result of both.  The thread is started here where the back end binds a vCPU to it; else, but for the first vCPU's,
+ * by the first run. */
 int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, void *arg, struct sm_vcpu **ret_vcpu,
                 struct sm_error *err);
 /* Parks, joins, frees.  NULL is fine. */
 void sm_vcpu_free(struct sm_vcpu *vcpu);
 
-/* Run `call` on the vCPU's thread.  begin returns at once (one call at a time), wait gives the result.  The vCPU must
- * be parked, so that state is read between instructions.  now: both, but here where the back end lets any thread. */
+/* Make `call` on the vCPU's thread, or on this one where the back end allows it.  One call at a time; wait gives the
+ * result.  The vCPU must be parked, so that state is read between instructions.  now: both. */
 void sm_vcpu_call_begin(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg);
 int sm_vcpu_call_wait(struct sm_vcpu *vcpu, struct sm_error *err);
 int sm_vcpu_call_now(struct sm_vcpu *vcpu, sm_vcpu_call call, void *arg, struct sm_error *err);
 
 /* run lets the guest go on (resumed: after telling it that it was stopped); park asks it to stop (any thread, also the
- * vCPU's own) and park_wait waits until it has, with pending I/O finished. */
-void sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed);
+ * vCPU's own) and park_wait waits until it has, with pending I/O finished.  run fails only where it cannot start the
+ * thread. */
+int sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed, struct sm_error *err);
 void sm_vcpu_park(struct sm_vcpu *vcpu);
 void sm_vcpu_park_wait(struct sm_vcpu *vcpu);
 

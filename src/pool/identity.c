@@ -1,5 +1,7 @@
 #include "pool/identity.h"
 
+#include "base/time.h"
+
 #include <errno.h>
 #include <sys/random.h>
 
@@ -36,6 +38,7 @@ static int renew(struct sm_control *control, const struct sm_identity_options *o
 {
 	/* Two: the generation ID goes into the guest kernel's random numbers, the other is for everybody to read. */
 	uint8_t guid[16], id[SM_AGENT_ID_BYTES];
+	uint64_t start = sm_time_us();
 	int code = check(options, err);
 	if (code < 0)
 		return code;
@@ -52,7 +55,7 @@ static int renew(struct sm_control *control, const struct sm_identity_options *o
 		code = sm_agent_identity_renew(control, &identity, options->timeout_ms, err);
 	}
 	if (code >= 0)
-		sm_control_set_id(control, id);
+		sm_control_set_id(control, id, (uint32_t)(sm_time_us() - start));
 	return code;
 }
 

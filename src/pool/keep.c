@@ -1,8 +1,8 @@
 /* What a pool's threads do: machines made, put back, and closed when nobody wants them. */
 #include "base/fd.h"
 #include "base/time.h"
-#include "pool/identity.h"
 #include "pool/internal.h"
+#include "pool/restore.h"
 
 #include <string.h>
 #include <time.h>
@@ -56,13 +56,12 @@ static void make(struct sm_pool *pool)
 	pthread_mutex_unlock(&pool->lock);
 
 	uint64_t start = sm_time_us();
-	int code = sm_snapshot_restore(pool->snapshot, pool->options.transport, pool->hv_fd, &control, NULL, &err);
-	if (code >= 0)
-		code = sm_control_resume(control, &err);
-	if (code >= 0)
-		code = sm_identity_renew(control, &pool->options.identity, &err);
-	if (code < 0)
-		sm_control_close(control);
+	const struct sm_restore_options options = {
+		.transport = pool->options.transport,
+		.hv_fd = pool->hv_fd,
+		.identity = pool->options.identity,
+	};
+	int code = sm_restore(pool->snapshot, &options, &control, &err);
 	uint64_t took = sm_time_us() - start;
 
 	pthread_mutex_lock(&pool->lock);

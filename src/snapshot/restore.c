@@ -161,7 +161,7 @@ uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot)
 }
 
 int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
-                        struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err)
+                        struct sm_control **ret_control, struct sm_error *err)
 {
 	const struct sm_control_build build = {
 		.plan = &snapshot->meta.plan,
@@ -173,7 +173,7 @@ int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport 
 		.ndisks = snapshot->opened.ndisks,
 		.disks = snapshot->opened.disks,
 	};
-	int code = sm_control_open(transport, &build, ret_control, ret_times, err);
+	int code = sm_control_open(transport, &build, ret_control, err);
 	if (code >= 0)
 		return 0;
 	char here[sizeof snapshot->meta.host];

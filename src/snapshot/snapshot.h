@@ -62,6 +62,6 @@ uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot); /* stored */
 
 /* A paused machine from the snapshot: the same build as a cold boot, with state instead of a kernel.  Any thread. */
 int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
-                        struct sm_control **ret_control, struct sm_control_times *ret_times, struct sm_error *err);
+                        struct sm_control **ret_control, struct sm_error *err);
 
 #endif
