@@ -130,6 +130,16 @@ function image:boot(options) end
 function image:bake(options) end
 function image:close() end
 
+---@class supermachine.saved
+---@field capture_us integer     writing RAM and state
+---@field pause_us integer       of it, how long a running machine stood still
+---@field hash_us integer
+---@field sync_us integer
+---@field total_us integer
+---@field ram_bytes integer      of RAM stored, without holes
+---@field written_bytes integer  in all rounds
+---@field rounds integer         1: it stood still
+
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
 ---@param path string
@@ -305,11 +315,11 @@ function vm:id() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end
---- Save a paused machine as a new folder.
+--- Save a machine, paused or running, as a new folder; one that runs goes on.
 ---@param path string
 ---@param metadata? table
 ---@param options? { diff?: boolean }  diff: of a restored machine, store only the RAM that has changed since
----@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
+---@return supermachine.saved?, string? message, string? code
 function vm:snapshot(path, metadata, options) end
 --- Make a restored machine what it was when it was restored, in place, with an identity of its own.
 ---@param options? { timeout_ms?: integer, paused?: boolean }

@@ -118,12 +118,14 @@ function methods:command(word, given)
 	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
 end
 
---- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back; by default, that of
--- what the machine was restored from, or what a bake of its image would have.  agent = true in it: the guest runs the
--- agent; on_restore: argv of what the agent runs at each restore (see image:bake).  Options: diff = false (of a machine
--- that was restored, store only the RAM that has changed since; the snapshot then needs the one it was restored from,
--- unchanged, where it is).  Returns the stages' microseconds and the RAM bytes stored.  "EPERM": the machine was given
--- secrets.
+--- Save a machine as a new folder.  One that runs goes on: its RAM is written while it runs, what changed meanwhile is
+-- written again, in rounds, and it stands still only for what is left then (pause_us).  metadata: a table that
+-- snapshot:metadata() gives back; by default, that of what the machine was restored from, or what a bake of its image
+-- would have.  agent = true in it: the guest runs the agent; on_restore: argv of what the agent runs at each restore
+-- (see image:bake).  Options: diff = false (of a machine that was restored, store only the RAM that has changed since; the
+-- snapshot then needs the one it was restored from, unchanged, where it is).  Returns { capture_us, pause_us, hash_us,
+-- sync_us, total_us, ram_bytes (stored), written_bytes (in all rounds), rounds }.  "EPERM": the machine was given
+-- secrets.  "ESHUTDOWN": it ended meanwhile.
 function methods:snapshot(path, metadata, given)
 	local checked = options.check({ diff = "boolean" }, given)
 	if holds_secrets[self] then return nil, "snapshot: the machine was given secrets, which are never saved", "EPERM" end
