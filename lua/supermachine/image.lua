@@ -3,6 +3,7 @@ local core = require "supermachine.core"
 local options = require "supermachine.options"
 local paths = require "supermachine.paths"
 local scheduler = require "supermachine.scheduler"
+local service = require "supermachine.service"
 local snapshot = require "supermachine.snapshot"
 local vm = require "supermachine.vm"
 
@@ -121,7 +122,7 @@ end
 
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
-	local parts = { "bake 3", core.version, self:digest(), self:platform() }
+	local parts = { "bake 4", core.version, self:digest(), self:platform() }
 	for _, path in ipairs { inputs.kernel, inputs.initrd } do
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
@@ -133,7 +134,11 @@ local function bake_key(self, checked, inputs)
 			parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
 		end
 	end
-	for _, key in ipairs { "warmup", "on_restore" } do
+	for _, key in ipairs(service.triggers) do
+		if checked[key] then parts[#parts + 1] = ("%s %s"):format(key, checked[key]) end
+	end
+	if checked.drop_caches == false then parts[#parts + 1] = "caches kept" end
+	for _, key in ipairs { "service", "warmup", "on_restore" } do
 		for _, word in ipairs(checked[key] or {}) do parts[#parts + 1] = ("%s %d %s"):format(key, #word, word) end
 	end
 	return core.sha256(table.concat(parts, "\n"))
@@ -150,14 +155,35 @@ local function warm(machine, argv, timeout_ms)
 	return true
 end
 
+-- The service that is to run in the snapshot: a handle; nil: there is none; or nil, message, code.
+local function start_service(self, machine, checked, timeout_ms)
+	local trigger = service.check(checked)
+	if not trigger then return nil end
+	local argv = checked.service or service.command(self)
+	return service.start(machine, argv, trigger, checked[trigger], timeout_ms)
+end
+
 local function bake(self, checked, inputs, path, lap)
 	local machine <close>, message, code = boot(self, checked, inputs, lap)
 	if not machine then return nil, message, code end
 	local ok
+	local timeout_ms = checked.timeout_ms or 60000
+	local process <close>, why, name = start_service(self, machine, checked, timeout_ms)
+	if process == nil and why then return nil, why, name end
+	if process then lap "service" end
 	if checked.warmup then
-		ok, message, code = warm(machine, checked.warmup, checked.timeout_ms or 60000)
+		ok, message, code = warm(machine, checked.warmup, timeout_ms)
 		if not ok then return nil, message, code end
 		lap "warmup"
+	end
+	if checked.drop_caches ~= false then
+		ok, message, code = machine:trim { timeout_ms = timeout_ms }
+		if not ok then return nil, "trim: " .. message, code end
+		lap("trim", ok)
+	end
+	if process then
+		local result = process:wait { timeout_ms = 0 }
+		if result then return nil, service.ended(result), "ECHILD" end
 	end
 	ok, message, code = machine:pause()
 	if not ok then return nil, message, code end
@@ -169,12 +195,24 @@ local function bake(self, checked, inputs, path, lap)
 	return true
 end
 
---- Boot, wait for the agent, run the warm-up, snapshot.  Returns the snapshot and whether it was there already: the
--- same inputs are baked once.  Options as for image:boot, and warmup (argv that must end with code 0).
+--- Boot, wait for the agent, start the service, run the warm-up, snapshot.  Returns the snapshot and whether it was
+-- there already: the same inputs are baked once.  Options as for image:boot, and
+--   ready_port = 8080, ready_console = "text", ready_stdout = "text" or ready_ms = 500: a service is started; when it
+--     listens on that TCP port, when that text is on the console or in its standard output, or when it has run for so
+--     long, the rest follows, and it goes on in every machine of the snapshot.  The bake fails when it ends before, or
+--     is not ready in timeout_ms.
+--   service: its argv; by default the image's own command
+--   warmup: argv that must end with code 0
+--   drop_caches = true: the guest lets go of what it only caches, and of its free pages, which the snapshot then has
+--     not (see vm:trim); false: it keeps them, for clones that read the same files at once
 function methods:bake(given)
-	local types = { warmup = "list" }
+	local types = { warmup = "list", drop_caches = "boolean" }
 	for key, value in pairs(boot_options) do types[key] = value end
+	for key, value in pairs(service.options) do types[key] = value end
 	local checked = options.check(types, given)
+	if service.check(checked) and not checked.service and #service.command(self) == 0 then
+		error("option 'service': the image names no command", 2)
+	end
 	if checked.warmup then options.argv(checked.warmup) end
 	if checked.on_restore then options.argv(checked.on_restore) end
 	local lap = stopwatch(checked.on_stage)

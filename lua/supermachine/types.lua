@@ -119,6 +119,12 @@ function image:rootfs(options) end
 
 ---@class supermachine.bake_options: supermachine.boot_options
 ---@field warmup? string[]  argv that must end with code 0
+---@field service? string[]  what runs on in the snapshot; default the image's command; one of the next four is needed
+---@field ready_port? integer    the service is ready when it listens on this TCP port
+---@field ready_console? string  when this is on the console
+---@field ready_stdout? string   when this is in its standard output
+---@field ready_ms? integer      when it has run for so long
+---@field drop_caches? boolean   default true: what the guest only caches, and its free pages, are not in the snapshot
 
 --- A machine booted from the image, its agent ready.
 ---@param options? supermachine.boot_options
@@ -315,6 +321,10 @@ function vm:id() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end
+--- Have the guest let go of what it only caches, and give its free memory back to the host.
+---@param options? { timeout_ms?: integer }
+---@return { freed_mib: integer }?, string? message, string? code
+function vm:trim(options) end
 --- Save a machine, paused or running, as a new folder; one that runs goes on.
 ---@param path string
 ---@param metadata? table
@@ -342,6 +352,7 @@ function vm:reset(options) end
 ---@field stdin? string
 ---@class supermachine.spawn_options: supermachine.process_options
 ---@field stdin? boolean
+---@field keep? boolean   it goes on when the handle is closed, and in clones of a snapshot; its output is dropped then
 
 ---@class supermachine.result
 ---@field code? integer
@@ -374,7 +385,7 @@ function vm:read_file(path, options) end
 ---@param options? { mode?: integer, timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:write_file(path, data, options) end
----@param word "ping"|"sync"|"shutdown"
+---@param word "ping"|"sync"|"shutdown"|"trim"
 ---@param options? { timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:command(word, options) end

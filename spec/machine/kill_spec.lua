@@ -8,7 +8,7 @@ local sm = require "supermachine"
 
 local kills <const> = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "20"))
 
--- Saves snapshot after snapshot, whole ones and others, of a machine that now runs and now does not, until it is killed.
+-- Saves snapshot after snapshot, whole or not, of a machine that now runs and now does not, until it is killed.
 local saver <const> = [[
 local sm = require "supermachine"
 local snapshot = assert(sm.snapshot.open(arg[1]))
