@@ -120,6 +120,8 @@ function methods:boot(given)
 	return boot(self, checked, inputs, lap)
 end
 
+local cache_policies = { boot = true, all = true, none = true }
+
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
 	local parts = { "bake 4", core.version, self:digest(), self:platform() }
@@ -137,7 +139,7 @@ local function bake_key(self, checked, inputs)
 	for _, key in ipairs(service.triggers) do
 		if checked[key] then parts[#parts + 1] = ("%s %s"):format(key, checked[key]) end
 	end
-	if checked.drop_caches == false then parts[#parts + 1] = "caches kept" end
+	parts[#parts + 1] = checked.drop_caches
 	for _, key in ipairs { "service", "warmup", "on_restore" } do
 		for _, word in ipairs(checked[key] or {}) do parts[#parts + 1] = ("%s %d %s"):format(key, #word, word) end
 	end
@@ -168,6 +170,10 @@ local function bake(self, checked, inputs, path, lap)
 	if not machine then return nil, message, code end
 	local ok
 	local timeout_ms = checked.timeout_ms or 60000
+	if checked.drop_caches == "boot" then
+		ok, message, code = machine:command("drop_caches", { timeout_ms = timeout_ms })
+		if not ok then return nil, message, code end
+	end
 	local process <close>, why, name = start_service(self, machine, checked, timeout_ms)
 	if process == nil and why then return nil, why, name end
 	if process then lap "service" end
@@ -176,9 +182,9 @@ local function bake(self, checked, inputs, path, lap)
 		if not ok then return nil, message, code end
 		lap "warmup"
 	end
-	if checked.drop_caches ~= false then
-		ok, message, code = machine:trim { timeout_ms = timeout_ms }
-		if not ok then return nil, "trim: " .. message, code end
+	if checked.drop_caches ~= "none" then
+		ok, message, code = machine:trim { timeout_ms = timeout_ms, drop_caches = checked.drop_caches == "all" }
+		if not ok then return nil, "give free memory back: " .. message, code end
 		lap("trim", ok)
 	end
 	if process then
@@ -203,13 +209,17 @@ end
 --     is not ready in timeout_ms.
 --   service: its argv; by default the image's own command
 --   warmup: argv that must end with code 0
---   drop_caches = true: the guest lets go of what it only caches, and of its free pages, which the snapshot then has
---     not (see vm:trim); false: it keeps them, for clones that read the same files at once
+--   drop_caches = "boot": what the boot has cached goes before service and warm-up, whose files stay; "all": those go
+--     too, clones read them from disk; "none".  Unless "none", free memory is given back, too: holes in the snapshot
 function methods:bake(given)
-	local types = { warmup = "list", drop_caches = "boolean" }
+	local types = { warmup = "list", drop_caches = "string" }
 	for key, value in pairs(boot_options) do types[key] = value end
 	for key, value in pairs(service.options) do types[key] = value end
 	local checked = options.check(types, given)
+	checked.drop_caches = checked.drop_caches or "boot"
+	if not cache_policies[checked.drop_caches] then
+		error(("option 'drop_caches': boot, all or none, not '%s'"):format(checked.drop_caches), 2)
+	end
 	if service.check(checked) and not checked.service and #service.command(self) == 0 then
 		error("option 'service': the image names no command", 2)
 	end

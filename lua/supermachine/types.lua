@@ -124,7 +124,7 @@ function image:rootfs(options) end
 ---@field ready_console? string  when this is on the console
 ---@field ready_stdout? string   when this is in its standard output
 ---@field ready_ms? integer      when it has run for so long
----@field drop_caches? boolean   default true: what the guest only caches, and its free pages, are not in the snapshot
+---@field drop_caches? "boot"|"all"|"none"  what the guest only caches is not in the snapshot: before service and warm-up (default), or after; unless "none", its free pages are not either
 
 --- A machine booted from the image, its agent ready.
 ---@param options? supermachine.boot_options
@@ -321,8 +321,8 @@ function vm:id() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end
---- Have the guest let go of what it only caches, and give its free memory back to the host.
----@param options? { timeout_ms?: integer }
+--- Give the guest's free memory back to the host.
+---@param options? { drop_caches?: boolean, timeout_ms?: integer }
 ---@return { freed_mib: integer }?, string? message, string? code
 function vm:trim(options) end
 --- Save a machine, paused or running, as a new folder; one that runs goes on.
@@ -385,7 +385,7 @@ function vm:read_file(path, options) end
 ---@param options? { mode?: integer, timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:write_file(path, data, options) end
----@param word "ping"|"sync"|"shutdown"|"trim"
+---@param word "ping"|"sync"|"shutdown"|"drop_caches"
 ---@param options? { timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:command(word, options) end

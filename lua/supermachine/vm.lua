@@ -115,7 +115,8 @@ function methods:write_file(path, data, given)
 	return scheduler.finish(self:write_file_begin(path, data, checked.mode or 420, checked.timeout_ms))
 end
 
---- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "shutdown" (power off).
+--- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "drop_caches" (let go of what
+-- the kernel only caches), "shutdown" (power off).
 function methods:command(word, given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
 	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
@@ -136,15 +137,18 @@ local function await_balloon(machine, fine, deadline)
 	end
 end
 
---- Have the guest let go of what it only caches, and give the memory that is free then back to the host: a snapshot has
--- holes there, and its clones read files from their disks anew.  Returns { freed_mib }.  Options: timeout_ms = 60000.
+--- Give the guest's free memory back to the host, so that a snapshot has holes there.  Returns { freed_mib }.  Options:
+-- drop_caches = false (first have the guest let go of what it only caches: clones read files from their disks anew),
+-- timeout_ms = 60000.
 function methods:trim(given)
-	local checked = options.check({ timeout_ms = "integer" }, given)
-	local deadline = core.now_ms() + (checked.timeout_ms or 60000)
-	local ok, message, code = self:command("trim", { timeout_ms = checked.timeout_ms })
+	local checked = options.check({ timeout_ms = "integer", drop_caches = "boolean" }, given)
+	local timeout_ms = checked.timeout_ms or 60000
+	local deadline = core.now_ms() + timeout_ms
+	local ok, message, code = true, nil, nil
+	if checked.drop_caches then ok, message, code = self:command("drop_caches", { timeout_ms = timeout_ms }) end
 	if not ok then return nil, message, code end
 	local text
-	text, message, code = self:read_file("/proc/meminfo", { timeout_ms = checked.timeout_ms })
+	text, message, code = self:read_file("/proc/meminfo", { timeout_ms = timeout_ms })
 	if not text then return nil, message, code end
 	local wanted = (tonumber(text:match "MemFree:%s*(%d+) kB") or 0) // 1024 - BALLOON_SPARE_MIB
 	if wanted <= 0 then return { freed_mib = 0 } end

@@ -15,6 +15,7 @@ local expected = {
 	["05_snapshot.lua"] = "^stood still for [%d.]+ ms\nremembered\nremembered",
 	["06_microguest.lua"] = "poweroff.*hello",
 	["07_store.lua"] = "linux.*2 references.*unique",
+	["08_service.lua"] = "^served from memory\nserved from memory",
 	["demo.lua"] = false, -- `make demo` runs it
 }
 

@@ -99,7 +99,7 @@ enum sm_agent_frame {
  *               SUPERMACHINE_ID=<the ID> in its environment
  *   PING        nothing
  *   SYNC        nothing; written data has reached the disks when OK is sent
- *   TRIM        nothing; the kernel has let go of every page that it only cached when OK is sent
+ *   DROP_CACHES nothing; the kernel has let go of every page that it only cached when OK is sent
  *   SHUTDOWN    nothing; the machine powers off when the host closes the connection after OK */
 enum sm_agent_kind {
 	SM_AGENT_EXEC = 1,
@@ -110,7 +110,7 @@ enum sm_agent_kind {
 	SM_AGENT_PING,
 	SM_AGENT_SYNC,
 	SM_AGENT_SHUTDOWN,
-	SM_AGENT_TRIM,
+	SM_AGENT_DROP_CACHES,
 };
 
 #define SM_AGENT_EXEC_TTY          1u

@@ -143,31 +143,25 @@ void sm_identity_open_sync(struct sm_conn *conn, struct sm_wire *body)
 }
 
 /* Pages, dentries and inodes; what is dirty cannot be let go of, so sync first.  Source: the kernel's
- * Documentation/admin-guide/sysctl/vm.rst, drop_caches and compact_memory. */
-void sm_identity_open_trim(struct sm_conn *conn, struct sm_wire *body)
+ * Documentation/admin-guide/sysctl/vm.rst. */
+void sm_identity_open_drop_caches(struct sm_conn *conn, struct sm_wire *body)
 {
-	static const char *const files[][2] = {
-		{ "/proc/sys/vm/drop_caches", "3" },
-		{ "/proc/sys/vm/compact_memory", "1" }, /* a kernel may have none */
-	};
+	static const char path[] = "/proc/sys/vm/drop_caches";
 	if (!empty(conn, body))
 		return;
 	if (!conn->agent->machine) {
-		sm_conn_fail(conn, EPERM, "trim: this agent is not a machine's init");
+		sm_conn_fail(conn, EPERM, "drop caches: this agent is not a machine's init");
 		return;
 	}
 	sync();
-	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-		int fd = open(files[i][0], O_WRONLY | O_CLOEXEC);
-		int code = fd < 0 || write(fd, files[i][1], 1) < 0 ? errno : 0;
-		if (fd >= 0)
-			close(fd);
-		if (code && i == 0) {
-			sm_conn_fail(conn, code, "trim: %s: %s", files[i][0], strerror(code));
-			return;
-		}
-	}
-	finish_ok(conn);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int code = fd < 0 || write(fd, "3", 1) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	if (code)
+		sm_conn_fail(conn, code, "drop caches: %s: %s", path, strerror(code));
+	else
+		finish_ok(conn);
 }
 
 static void frame(struct sm_conn *conn, unsigned type, uint8_t *payload, size_t len)
