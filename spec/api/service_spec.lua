@@ -148,8 +148,9 @@ describe("a bake with a service #lab", function()
 	it("can be the image's own command, asked for on the command line", function()
 		local build = require "spec.support.build"
 		local scratch = require "spec.support.scratch"
-		local path = scratch.run(("XDG_DATA_HOME=%s %s/supermachine bake --quiet --memory 128 --ready-stdout up %s -- %s"):format(
-			scratch.quote(lab.store()), build.dir, lab.reference "busybox", "sh -c 'echo up; exec sleep 100000'"))
+		local command = "XDG_DATA_HOME=%s %s/supermachine bake --quiet --memory 128 --ready-stdout up %s -- %s"
+		local path = scratch.run(command:format(scratch.quote(lab.store()), build.dir, lab.reference "busybox",
+			"sh -c 'echo up; exec sleep 100000'"))
 		local snapshot <close> = assert(require("supermachine").snapshot.open(path))
 		local vm <close> = assert(snapshot:restore())
 		assert.matches("sleep 100000", lab.shell(vm, "ps"))

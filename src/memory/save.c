@@ -6,6 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 struct sm_memory_save {
@@ -21,6 +24,8 @@ struct sm_memory_save {
 
 /* One write while saving: enough to be cheap a byte. */
 #define WRITE_MAX (4 * SM_MIB)
+/* Fewer bytes are looked at sooner than asked for. */
+#define ASK_MIN (64u << 10)
 
 /* Most pages in use differ from zero in their first words; the rest of the loop is what the compiler makes vectors of.
  */
@@ -52,29 +57,50 @@ static int punch(struct sm_memory_save *save, const uint8_t *hva, uint64_t offse
 	                : 0;
 }
 
-/* Up to where pages are to be dealt with as the one at `at` is: skipped, made a hole of, or written. */
-static uint64_t same(const struct sm_memory_save *save, const struct sm_memory_run *run, uint64_t at, bool zero,
-                     bool stored)
+/* Up to WRITE_MAX of RAM, and which of its pages may hold something. */
+struct block {
+	struct sm_memory_run run;
+	unsigned char present[WRITE_MAX / SM_MEMORY_PAGE];
+};
+
+/* Memory that nobody ever touched is not read, which would fault it in: mincore(2) does not find it, nor what was
+ * swapped out, so it is asked only where nothing can be.  A page of a file is found by looking. */
+static void find_present(const struct sm_memory *memory, struct block *block)
 {
-	const uint8_t *hva = run->hva;
+	struct sysinfo info;
+	bool found = block->run.bytes >= ASK_MIN && !memory->source.nfiles && memory->host_page == SM_MEMORY_PAGE &&
+	             mincore(block->run.hva, block->run.bytes, block->present) == 0 && sysinfo(&info) == 0 &&
+	             info.totalswap == 0;
+	if (!found)
+		memset(block->present, 1, block->run.bytes / SM_MEMORY_PAGE);
+}
+
+static bool is_empty(const struct block *block, uint64_t at)
+{
+	return !(block->present[at / SM_MEMORY_PAGE] & 1) || is_zero((const uint8_t *)block->run.hva + at);
+}
+
+/* Up to where pages are to be dealt with as the one at `at` is: skipped, made a hole of, or written. */
+static uint64_t same(const struct sm_memory_save *save, const struct block *block, uint64_t at, bool empty, bool stored)
+{
 	uint64_t end = at + SM_MEMORY_PAGE;
-	while (end < run->bytes && end - at < WRITE_MAX && is_zero(hva + end) == zero &&
-	       (!zero || sm_pages_has(&save->stored, (run->offset + end) / SM_MEMORY_PAGE) == stored))
+	while (end < block->run.bytes && is_empty(block, end) == empty &&
+	       (!empty || sm_pages_has(&save->stored, (block->run.offset + end) / SM_MEMORY_PAGE) == stored))
 		end += SM_MEMORY_PAGE;
 	return end;
 }
 
-static int write_run(struct sm_memory_save *save, const struct sm_memory_run *run, struct sm_error *err)
+static int write_block(struct sm_memory_save *save, const struct block *block, struct sm_error *err)
 {
-	const uint8_t *hva = run->hva;
-	for (uint64_t at = 0, end; at < run->bytes; at = end) {
-		uint64_t offset = run->offset + at;
-		bool zero = is_zero(hva + at), stored = sm_pages_has(&save->stored, offset / SM_MEMORY_PAGE);
-		end = same(save, run, at, zero, stored);
+	const uint8_t *hva = block->run.hva;
+	for (uint64_t at = 0, end; at < block->run.bytes; at = end) {
+		uint64_t offset = block->run.offset + at;
+		bool empty = is_empty(block, at), stored = sm_pages_has(&save->stored, offset / SM_MEMORY_PAGE);
+		end = same(save, block, at, empty, stored);
 		int code = 0;
-		if (zero && stored) {
+		if (empty && stored) {
 			code = punch(save, hva + at, offset, end - at, err);
-		} else if (!zero) {
+		} else if (!empty) {
 			code = sm_fd_pwrite_full(save->fd, hva + at, end - at, offset);
 			if (code < 0)
 				sm_error_sys(err, code, "RAM file: write %llu bytes at %llu",
@@ -86,6 +112,23 @@ static int write_run(struct sm_memory_save *save, const struct sm_memory_run *ru
 			return code;
 	}
 	return 0;
+}
+
+static int write_run(struct sm_memory_save *save, const struct sm_memory_run *run, struct sm_error *err)
+{
+	struct block block;
+	int code = 0;
+	for (uint64_t at = 0; at < run->bytes && code == 0; at += block.run.bytes) {
+		uint64_t left = run->bytes - at;
+		block.run = (struct sm_memory_run){
+			.offset = run->offset + at,
+			.bytes = left < WRITE_MAX ? left : WRITE_MAX,
+			.hva = (uint8_t *)run->hva + at,
+		};
+		find_present(save->memory, &block);
+		code = write_block(save, &block, err);
+	}
+	return code;
 }
 
 /* ---- what differs ------------------------------------------------------------------------------------------- */
