@@ -3,6 +3,7 @@ local core = require "supermachine.core"
 local options = require "supermachine.options"
 local paths = require "supermachine.paths"
 local scheduler = require "supermachine.scheduler"
+local service = require "supermachine.service"
 local snapshot = require "supermachine.snapshot"
 local vm = require "supermachine.vm"
 
@@ -120,9 +121,11 @@ function methods:boot(given)
 	return boot(self, checked, inputs, lap)
 end
 
+local cache_policies = { boot = true, all = true, none = true }
+
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
-	local parts = { "bake 3", core.version, self:digest(), self:platform() }
+	local parts = { "bake 4", core.version, self:digest(), self:platform() }
 	for _, path in ipairs { inputs.kernel, inputs.initrd } do
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
@@ -135,7 +138,11 @@ local function bake_key(self, checked, inputs)
 			parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
 		end
 	end
-	for _, key in ipairs { "warmup", "on_restore" } do
+	for _, key in ipairs(service.triggers) do
+		if checked[key] then parts[#parts + 1] = ("%s %s"):format(key, checked[key]) end
+	end
+	parts[#parts + 1] = checked.drop_caches
+	for _, key in ipairs { "service", "warmup", "on_restore" } do
 		for _, word in ipairs(checked[key] or {}) do parts[#parts + 1] = ("%s %d %s"):format(key, #word, word) end
 	end
 	return core.sha256(table.concat(parts, "\n"))
@@ -152,14 +159,39 @@ local function warm(machine, argv, timeout_ms)
 	return true
 end
 
+-- The service that is to run in the snapshot: a handle; nil: there is none; or nil, message, code.
+local function start_service(self, machine, checked, timeout_ms)
+	local trigger = service.check(checked)
+	if not trigger then return nil end
+	local argv = checked.service or service.command(self)
+	return service.start(machine, argv, trigger, checked[trigger], timeout_ms)
+end
+
 local function bake(self, checked, inputs, path, lap)
 	local machine <close>, message, code = boot(self, checked, inputs, lap)
 	if not machine then return nil, message, code end
 	local ok
+	local timeout_ms = checked.timeout_ms or 60000
+	if checked.drop_caches == "boot" then
+		ok, message, code = machine:command("drop_caches", { timeout_ms = timeout_ms })
+		if not ok then return nil, message, code end
+	end
+	local process <close>, why, name = start_service(self, machine, checked, timeout_ms)
+	if process == nil and why then return nil, why, name end
+	if process then lap "service" end
 	if checked.warmup then
-		ok, message, code = warm(machine, checked.warmup, checked.timeout_ms or 60000)
+		ok, message, code = warm(machine, checked.warmup, timeout_ms)
 		if not ok then return nil, message, code end
 		lap "warmup"
+	end
+	if checked.drop_caches ~= "none" then
+		ok, message, code = machine:trim { timeout_ms = timeout_ms, drop_caches = checked.drop_caches == "all" }
+		if not ok then return nil, "give free memory back: " .. message, code end
+		lap("trim", ok)
+	end
+	if process then
+		local result = process:wait { timeout_ms = 0 }
+		if result then return nil, service.ended(result), "ECHILD" end
 	end
 	ok, message, code = machine:pause()
 	if not ok then return nil, message, code end
@@ -171,12 +203,28 @@ local function bake(self, checked, inputs, path, lap)
 	return true
 end
 
---- Boot, wait for the agent, run the warm-up, snapshot.  Returns the snapshot and whether it was there already: the
--- same inputs are baked once.  Options as for image:boot, and warmup (argv that must end with code 0).
+--- Boot, wait for the agent, start the service, run the warm-up, snapshot.  Returns the snapshot and whether it was
+-- there already: the same inputs are baked once.  Options as for image:boot, and
+--   ready_port = 8080, ready_console = "text", ready_stdout = "text" or ready_ms = 500: a service is started; when it
+--     listens on that TCP port, when that text is on the console or in its standard output, or when it has run for so
+--     long, the rest follows, and it goes on in every machine of the snapshot.  The bake fails when it ends before, or
+--     is not ready in timeout_ms.
+--   service: its argv; by default the image's own command
+--   warmup: argv that must end with code 0
+--   drop_caches = "boot": what the boot has cached goes before service and warm-up, whose files stay; "all": those go
+--     too, clones read them from disk; "none".  Unless "none", free memory is given back, too: holes in the snapshot
 function methods:bake(given)
-	local types = { warmup = "list" }
+	local types = { warmup = "list", drop_caches = "string" }
 	for key, value in pairs(boot_options) do types[key] = value end
+	for key, value in pairs(service.options) do types[key] = value end
 	local checked = options.check(types, given)
+	checked.drop_caches = checked.drop_caches or "boot"
+	if not cache_policies[checked.drop_caches] then
+		error(("option 'drop_caches': boot, all or none, not '%s'"):format(checked.drop_caches), 2)
+	end
+	if service.check(checked) and not checked.service and #service.command(self) == 0 then
+		error("option 'service': the image names no command", 2)
+	end
 	if checked.warmup then options.argv(checked.warmup) end
 	if checked.on_restore then options.argv(checked.on_restore) end
 	local lap = stopwatch(checked.on_stage)

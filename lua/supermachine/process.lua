@@ -43,7 +43,7 @@ local function with(types, extra)
 	return all
 end
 local exec_options = with(request_options, { stdin = "string" })
-local spawn_options = with(request_options, { stdin = "boolean" })
+local spawn_options = with(request_options, { stdin = "boolean", keep = "boolean" })
 
 -- { NAME = value } and { "NAME=value", .. }, in one table or the other.
 local function add_env(into, env)
@@ -226,13 +226,14 @@ end
 -- Options: env (a table by name), cwd = "/", user = "root" ("name", "1000:1000", ..), tty, rows, columns, stdin = true
 -- (false: it reads the end of file at once), merge_stderr, limits (memory_bytes, address_space_bytes, core_bytes,
 -- cpu_s, data_bytes, file_bytes, locked_bytes, open_files, processes, stack_bytes: a number, or {soft, hard}),
--- timeout_ms (the guest kills it then), max_output_bytes = 64 MiB (of each of its outputs that is kept unread; what is
--- over it is dropped, and the result says truncated).
+-- timeout_ms (the guest kills it then), keep (it goes on when this handle is closed, and in machines restored from a
+-- snapshot; what it writes then is dropped), max_output_bytes = 64 MiB (of each of its outputs that is kept unread;
+-- what is over it is dropped, and the result says truncated).
 function process.spawn(source, argv, given, defaults)
 	options.argv(argv)
 	local checked = options.check(spawn_options, given)
 	local request = request_of(argv, checked, defaults)
-	request.stdin = checked.stdin ~= false
+	request.stdin, request.keep = checked.stdin ~= false, checked.keep
 	request.timeout_ms = checked.timeout_ms
 	local stop_signal = defaults and defaults.stop_signal or ""
 	local self, message, code = open(source, request, checked.max_output_bytes,

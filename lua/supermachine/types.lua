@@ -119,6 +119,12 @@ function image:rootfs(options) end
 
 ---@class supermachine.bake_options: supermachine.boot_options
 ---@field warmup? string[]  argv that must end with code 0
+---@field service? string[]  what runs on in the snapshot; default the image's command; one of the next four is needed
+---@field ready_port? integer    the service is ready when it listens on this TCP port
+---@field ready_console? string  when this is on the console
+---@field ready_stdout? string   when this is in its standard output
+---@field ready_ms? integer      when it has run for so long
+---@field drop_caches? "boot"|"all"|"none"  what the guest only caches is not in the snapshot: before service and warm-up (default), or after; unless "none", its free pages are not either
 
 --- A machine booted from the image, its agent ready.
 ---@param options? supermachine.boot_options
@@ -129,6 +135,16 @@ function image:boot(options) end
 ---@return supermachine.snapshot?, boolean|string there_or_message, string? code
 function image:bake(options) end
 function image:close() end
+
+---@class supermachine.saved
+---@field capture_us integer     writing RAM and state
+---@field pause_us integer       of it, how long a running machine stood still
+---@field hash_us integer
+---@field sync_us integer
+---@field total_us integer
+---@field ram_bytes integer      of RAM stored, without holes
+---@field written_bytes integer  in all rounds
+---@field rounds integer         1: it stood still
 
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
@@ -314,11 +330,15 @@ function vm:id() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end
---- Save a paused machine as a new folder.
+--- Give the guest's free memory back to the host.
+---@param options? { drop_caches?: boolean, timeout_ms?: integer }
+---@return { freed_mib: integer }?, string? message, string? code
+function vm:trim(options) end
+--- Save a machine, paused or running, as a new folder; one that runs goes on.
 ---@param path string
 ---@param metadata? table
 ---@param options? { diff?: boolean }  diff: of a restored machine, store only the RAM that has changed since
----@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
+---@return supermachine.saved?, string? message, string? code
 function vm:snapshot(path, metadata, options) end
 --- Make a restored machine what it was when it was restored, in place, with an identity of its own.
 ---@param options? { timeout_ms?: integer, paused?: boolean }
@@ -341,6 +361,7 @@ function vm:reset(options) end
 ---@field stdin? string
 ---@class supermachine.spawn_options: supermachine.process_options
 ---@field stdin? boolean
+---@field keep? boolean   it goes on when the handle is closed, and in clones of a snapshot; its output is dropped then
 
 ---@class supermachine.result
 ---@field code? integer
@@ -373,7 +394,7 @@ function vm:read_file(path, options) end
 ---@param options? { mode?: integer, timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:write_file(path, data, options) end
----@param word "ping"|"sync"|"shutdown"
+---@param word "ping"|"sync"|"shutdown"|"drop_caches"
 ---@param options? { timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:command(word, options) end

@@ -16,6 +16,9 @@ local origins = setmetatable({}, { __mode = "k" })
 -- Machines that were given secrets.
 local holds_secrets = setmetatable({}, { __mode = "k" })
 
+local BALLOON_SPARE_MIB <const> = 8 -- of free memory, that trim leaves to the guest
+local BALLOON_STUCK_MS <const> = 2000
+
 local new_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", initrd = "string", disks = "list",
 	volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer", cmdline = "string",
@@ -112,18 +115,63 @@ function methods:write_file(path, data, given)
 	return scheduler.finish(self:write_file_begin(path, data, checked.mode or 420, checked.timeout_ms))
 end
 
---- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "shutdown" (power off).
+--- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "drop_caches" (let go of what
+-- the kernel only caches), "shutdown" (power off).
 function methods:command(word, given)
 	local checked = options.check({ timeout_ms = "integer" }, given)
 	return scheduler.finish(self:command_begin(word, checked.timeout_ms))
 end
 
---- Save a paused machine as a new folder.  metadata: a table that snapshot:metadata() gives back; by default, that of
--- what the machine was restored from, or what a bake of its image would have.  agent = true in it: the guest runs the
--- agent; on_restore: argv of what the agent runs at each restore (see image:bake).  Options: diff = false (of a machine
--- that was restored, store only the RAM that has changed since; the snapshot then needs the one it was restored from,
--- unchanged, where it is).  Returns the stages' microseconds and the RAM bytes stored.  "EPERM": the machine was given
--- secrets.
+-- Until the balloon is as large as wanted (or nothing comes of it for a while); whoever watches it hears of no event.
+local function await_balloon(machine, fine, deadline)
+	local last, since, pause = -1, core.now_ms(), 2
+	while true do
+		local statistics, message, code = machine:statistics()
+		if not statistics then return nil, message, code end
+		local size, now = statistics.balloon_mib, core.now_ms()
+		if fine(size) then return size end
+		if size ~= last then last, since, pause = size, now, 2 end
+		if now > deadline or now > since + BALLOON_STUCK_MS then return size, "stuck" end
+		scheduler.sleep(pause)
+		pause = math.min(pause * 2, 50)
+	end
+end
+
+--- Give the guest's free memory back to the host, so that a snapshot has holes there.  Returns { freed_mib }.  Options:
+-- drop_caches = false (first have the guest let go of what it only caches: clones read files from their disks anew),
+-- timeout_ms = 60000.
+function methods:trim(given)
+	local checked = options.check({ timeout_ms = "integer", drop_caches = "boolean" }, given)
+	local timeout_ms = checked.timeout_ms or 60000
+	local deadline = core.now_ms() + timeout_ms
+	local ok, message, code = true, nil, nil
+	if checked.drop_caches then ok, message, code = self:command("drop_caches", { timeout_ms = timeout_ms }) end
+	if not ok then return nil, message, code end
+	local text
+	text, message, code = self:read_file("/proc/meminfo", { timeout_ms = timeout_ms })
+	if not text then return nil, message, code end
+	local wanted = (tonumber(text:match "MemFree:%s*(%d+) kB") or 0) // 1024 - BALLOON_SPARE_MIB
+	if wanted <= 0 then return { freed_mib = 0 } end
+	ok, message, code = self:set_balloon(wanted)
+	if not ok then return nil, message, code end
+	local freed
+	freed, message, code = await_balloon(self, function(size) return size >= wanted end, deadline)
+	-- The guest gets it all back, whatever came of it.
+	ok = self:set_balloon(0)
+	if not freed or not ok then return nil, message, code end
+	local left, stuck = await_balloon(self, function(size) return size == 0 end, deadline)
+	if not left or stuck then return nil, "the guest's balloon does not shrink", "ETIMEDOUT" end
+	return { freed_mib = freed }
+end
+
+--- Save a machine as a new folder.  One that runs goes on: its RAM is written while it runs, what changed meanwhile is
+-- written again, in rounds, and it stands still only for what is left then (pause_us).  metadata: a table that
+-- snapshot:metadata() gives back; by default, that of what the machine was restored from, or what a bake of its image
+-- would have.  agent = true in it: the guest runs the agent; on_restore: argv of what the agent runs at each restore
+-- (see image:bake).  Options: diff = false (of a machine that was restored, store only the RAM that has changed since;
+-- the snapshot then needs the one it was restored from, unchanged, where it is).  Returns { capture_us, pause_us,
+-- hash_us, sync_us, total_us, ram_bytes (stored), written_bytes (in all rounds), rounds }.  "EPERM": the machine was
+-- given secrets.  "ESHUTDOWN": it ended meanwhile.
 function methods:snapshot(path, metadata, given)
 	local checked = options.check({ diff = "boolean" }, given)
 	if holds_secrets[self] then return nil, "snapshot: the machine was given secrets, which are never saved", "EPERM" end

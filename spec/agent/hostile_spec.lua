@@ -75,7 +75,7 @@ describe("the agent, against its host", function()
 		local good = exec_body { "true" }
 		for length = 0, #good - 1 do refused(agent.open(EXEC, good:sub(1, length)), "malformed EXEC request") end
 		for _, body in ipairs {
-			exec_body({ "true" }, 0, "x"), exec_body {}, exec_body({ "true" }, 8), exec_body { "tr\0ue" },
+			exec_body({ "true" }, 0, "x"), exec_body {}, exec_body({ "true" }, 16), exec_body { "tr\0ue" },
 			good:sub(1, 20) .. string.pack("<I4", 0xffffffff) .. good:sub(25), -- limits
 			good:sub(1, 24) .. string.pack("<I4", 0xffffffff) .. good:sub(29), -- argv
 			good:sub(1, -5) .. string.pack("<I4s4", 1, "NO-EQUALS-SIGN"),

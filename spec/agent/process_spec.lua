@@ -20,6 +20,34 @@ describe("a process in the guest", function()
 		return guest:children() == 0
 	end
 
+	it("that is to be kept goes on without its handle, and nobody has to read what it writes", function()
+		local folder = scratch.folder()
+		local script = ("while :; do echo $((i += 1)) >%s/next; mv %s/next %s/count; echo %s; done"):format(folder, folder,
+			folder, ("x"):rep(4000))
+		local handle = spawn(script, { keep = true, stdin = false })
+		local pid = handle:pid()
+		local function count()
+			local file = io.open(folder .. "/count")
+			if not file then return 0 end
+			local text = file:read "a"
+			file:close()
+			return tonumber(text)
+		end
+		repeat core.poll({}, 5) until count() > 0
+		handle:close()
+		local before, deadline = count(), core.now_ms() + 20000
+		repeat core.poll({}, 5) until count() > before + 100 or core.now_ms() > deadline
+		assert.is_true(count() > before + 100)
+		assert.are.equal(1, guest:children())
+		os.execute("kill -9 " .. pid)
+		assert.is_true(no_children())
+		-- Its end while it is listened to is told as always.
+		handle = spawn("exit 5", { keep = true })
+		assert.are.equal(5, assert(handle:wait { timeout_ms = 20000 }).code)
+		handle:close()
+		scratch.remove(folder)
+	end)
+
 	describe("exec", function()
 		it("gives output, errors and the exit code", function()
 			local result = sh "echo out; echo err >&2; exit 7"

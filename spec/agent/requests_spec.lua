@@ -141,6 +141,8 @@ describe("the agent", function()
 		local done, message, code = scheduler.finish(core.agent_identity_begin(guest.path,
 			{ clock_ns = 1, hostname = "changed", entropy = ("x"):rep(512) }))
 		assert.are.same({ nil, "identity: this agent is not a machine's init", "EPERM" }, { done, message, code })
+		done, message, code = scheduler.finish(core.agent_command_begin(guest.path, "drop_caches"))
+		assert.are.same({ nil, "drop caches: this agent is not a machine's init", "EPERM" }, { done, message, code })
 	end)
 
 	it("knows what an identity may hold", function()

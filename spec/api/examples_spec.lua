@@ -12,9 +12,10 @@ local expected = {
 	["02_pool.lua"] = "6 %* 7 = 42",
 	["03_stream.lua"] = "^got one\ngot two\nbye\nended by signal 15",
 	["04_files.lua"] = "^1\n2\n3",
-	["05_snapshot.lua"] = "^remembered\nremembered",
+	["05_snapshot.lua"] = "^stood still for [%d.]+ ms\nremembered\nremembered",
 	["06_microguest.lua"] = "poweroff.*hello",
 	["07_store.lua"] = "linux.*2 references.*unique",
+	["08_service.lua"] = "^served from memory\nserved from memory",
 	["demo.lua"] = false, -- `make demo` runs it
 }
 

@@ -20,12 +20,15 @@ describe("the commands", function()
 		for command, pattern in pairs {
 			["pull"] = "one reference is expected", ["pull --colour=blue x"] = "unknown option %-%-colour",
 			["run"] = "an image is expected", ["run --memory lots x"] = "a whole number is expected",
-			["bake --vcpus"] = "needs a value", ["exec /tmp"] = "a snapshot and a command are expected",
 			["bake --on-restore"] = "needs a value",
 			["exec --hostname 'a b' /tmp true"] = "%-%-hostname: 1 to 64 letters",
 			["run --env A x"] = "%-%-env: NAME=VALUE is expected",
 			["run --secret token x"] = "%-%-secret: NAME=FILE is expected",
 			["exec --secret a=/x --secret /run/secrets/a=/y /tmp true"] = "is named twice",
+			["bake --vcpus"] = "needs a value", ["bake --ready-port=0 x"] = "'ready_port': 1 to 65535",
+			["bake --ready-ms=1 --ready-stdout=x x"] = "'ready_stdout' and 'ready_ms': one says when",
+			["bake --drop-caches=some x"] = "boot, all or none is expected",
+			["exec /tmp"] = "a snapshot and a command are expected",
 		} do
 			local out, err, status = run(folder, command)
 			assert.are.equal("", out)

@@ -84,19 +84,6 @@ describe("a snapshot #kvm", function()
 		assert.is_truthy(read_console(again, 16):find(nonce, 1, true))
 	end)
 
-	it("is refused while the machine runs", function()
-		local folder <close> = folders.new()
-		local vm <close> = assert(sm.vm.new {
-			kernel = guest.write(folder:join "kernel", guest.spin()), memory_mib = 16,
-		})
-		assert(vm:resume())
-		local times, message, code = vm:snapshot(folder:join "snapshot")
-		assert.is_nil(times)
-		assert.matches("pause it first", message)
-		assert.are.equal("EBUSY", code)
-		assert.are.same({ "kernel" }, scratch.files(folder.path))
-	end)
-
 	it("never replaces what is there", function()
 		local folder <close> = folders.new()
 		local path = saved(folder, "snapshot")

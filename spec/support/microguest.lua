@@ -3,6 +3,7 @@
 -- What every architecture gives, as strings to be put one behind the other:
 --   print(text), print_word(): on the console; the word is the last one loaded, its four bytes, lowest first
 --   load(gpa), store(gpa, value), store_word(gpa): 32 bits; the last stores the word
+--   increment(): the word; unless(gpa, body): body is run unless the word is what is at gpa
 --   tell(value): 32 bits to where nothing is, which a bare guest's owner sees
 --   counter(): the low half of a counter that never stands still becomes the word
 --   nop(), spin(), loop(body), times(count, body)

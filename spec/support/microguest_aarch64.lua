@@ -60,6 +60,11 @@ function guest.store(gpa, number)
 end
 function guest.store_word(gpa) return guest.mov(address, gpa) .. guest.str(word, address) end
 function guest.increment() return op(0x11000400 | word << 5 | word) end -- ADD Wd, Wn, #1
+function guest.unless(gpa, body)
+	return guest.mov(address, gpa) .. guest.ldr(value, address)
+		.. op(0x4b000000 | word << 16 | value << 5 | value) -- SUB Wd, Wn, Wm
+		.. op(0x34000000 | distance(#body + 4, 19) << 5 | value) .. body -- CBZ Wt
+end
 function guest.counter() return guest.mrs(word, 3, 14, 0, 2) end -- CNTVCT_EL0
 
 function guest.print(text)

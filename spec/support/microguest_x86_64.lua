@@ -18,6 +18,10 @@ function guest.load(gpa) return "\xa1" .. le32(gpa) end -- mov eax, [gpa]
 function guest.store(gpa, value) return "\xc7\x05" .. le32(gpa) .. le32(value) end
 function guest.store_word(gpa) return "\xa3" .. le32(gpa) end -- mov [gpa], eax
 function guest.increment() return "\xff\xc0" end -- inc eax
+function guest.unless(gpa, body) -- cmp eax, [gpa]; je
+	assert(#body < 128, "body too long for a short jump")
+	return "\x3b\x05" .. le32(gpa) .. "\x74" .. string.pack("<i1", #body) .. body
+end
 function guest.counter() return "\x0f\x31" end -- rdtsc
 function guest.cli() return "\xfa" end
 function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again

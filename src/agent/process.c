@@ -42,7 +42,8 @@ static void put_strings(struct sm_buf *body, const char *const *strings)
 void sm_agent_exec_put(struct sm_buf *body, const struct sm_agent_exec *exec)
 {
 	sm_put_u32(body, (exec->tty ? SM_AGENT_EXEC_TTY : 0) | (exec->takes_stdin ? SM_AGENT_EXEC_STDIN : 0) |
-	                     (exec->merge_stderr ? SM_AGENT_EXEC_MERGE_STDERR : 0));
+	                     (exec->merge_stderr ? SM_AGENT_EXEC_MERGE_STDERR : 0) |
+	                     (exec->keep ? SM_AGENT_EXEC_KEEP : 0));
 	sm_put_u16(body, exec->rows);
 	sm_put_u16(body, exec->columns);
 	sm_put_u32(body, exec->timeout_ms);

@@ -29,6 +29,7 @@ struct sm_agent_exec {
 	uint16_t rows, columns;  /* of the terminal */
 	bool takes_stdin;        /* else it reads end of file at once */
 	bool merge_stderr;
+	bool keep;           /* once started it goes on without the connection */
 	uint32_t timeout_ms; /* the guest kills it then; 0: never */
 	size_t nlimits;      /* at most SM_AGENT_LIMITS_MAX */
 	struct sm_agent_limit limits[SM_AGENT_LIMITS_MAX];

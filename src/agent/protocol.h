@@ -14,8 +14,8 @@
  *   the others  OK
  *
  * or ERROR in place of any of these, as the last frame.  After its last frame the guest shuts its side and waits for
- * the host to close.  A host that closes earlier takes the request back: an EXEC's processes are killed, a half-written
- * file is removed.
+ * the host to close.  A host that closes earlier takes the request back: an EXEC's processes are killed (but for
+ * SM_AGENT_EXEC_KEEP), a half-written file is removed.
  *
  * Standard input is sent against a window of SM_AGENT_STDIN_WINDOW bytes which CREDIT frames refill as the process
  * reads, so SIGNAL and RESIZE never wait behind input that nobody reads.  Output is held back by the socket.
@@ -99,6 +99,7 @@ enum sm_agent_frame {
  *               SUPERMACHINE_ID=<the ID> in its environment
  *   PING        nothing
  *   SYNC        nothing; written data has reached the disks when OK is sent
+ *   DROP_CACHES nothing; the kernel has let go of every page that it only cached when OK is sent
  *   SHUTDOWN    nothing; the machine powers off when the host closes the connection after OK */
 enum sm_agent_kind {
 	SM_AGENT_EXEC = 1,
@@ -109,12 +110,14 @@ enum sm_agent_kind {
 	SM_AGENT_PING,
 	SM_AGENT_SYNC,
 	SM_AGENT_SHUTDOWN,
+	SM_AGENT_DROP_CACHES,
 };
 
 #define SM_AGENT_EXEC_TTY          1u
 #define SM_AGENT_EXEC_STDIN        2u /* else /dev/null (an open but silent terminal with a tty) */
 #define SM_AGENT_EXEC_MERGE_STDERR 4u /* standard error goes where standard output goes */
-#define SM_AGENT_EXEC_FLAGS        7u
+#define SM_AGENT_EXEC_KEEP         8u /* once started it outlives the connection, and its output is dropped then */
+#define SM_AGENT_EXEC_FLAGS        15u
 
 #define SM_AGENT_EXIT_TIMED_OUT 1u /* killed because the request's timeout had passed */
 

@@ -255,6 +255,7 @@ static void start(struct sm_conn *conn, struct request *request)
 	exec->agent = conn->agent;
 	exec->conn = conn;
 	exec->tty = request->flags & SM_AGENT_EXEC_TTY;
+	exec->keep = request->flags & SM_AGENT_EXEC_KEEP;
 	exec->takes_input = request->flags & SM_AGENT_EXEC_STDIN;
 	exec->program = strdup(request->argv[0]);
 	exec->cwd = strdup(cwd);

@@ -12,6 +12,7 @@ struct sm_exec {
 	pid_t pid;
 	bool tty;
 	bool started, exited, timed_out;
+	bool keep;              /* it outlives the connection */
 	bool dead;              /* to be freed when the round of events is over */
 	uint64_t early_signals; /* came before the program ran: bit number - 1 */
 	unsigned long cgroup;   /* 0: none */

@@ -50,11 +50,18 @@ static void drop_cgroup(struct sm_exec *exec)
 	exec->cgroup = 0;
 }
 
-/* The connection's end; when the process is still there, that of the process follows. */
+/* The connection's end; when the process is still there, that of the process follows, or nobody listens any more. */
 void sm_exec_over(struct sm_conn *conn)
 {
 	struct sm_exec *exec = conn->request;
 	exec->conn = NULL;
+	if (exec->keep && exec->started && !exec->exited && conn->stage == SM_CONN_DEAD) {
+		sm_source_close(&exec->input);
+		sm_source_want(&exec->output, EPOLLIN);
+		sm_source_want(&exec->error, EPOLLIN);
+		return;
+	}
+	exec->keep = false;
 	sm_timer_stop(&exec->agent->epoll, &exec->timer);
 	close_all(exec);
 	if (exec->pid && !exec->exited) {
@@ -152,10 +159,23 @@ static void pump(struct sm_exec *exec)
 		send_exit(exec);
 }
 
+/* A process that was kept must neither wait for a reader nor die of having none. */
+static void drop_output(struct sm_source *source)
+{
+	uint8_t piece[4096];
+	ssize_t got = read(source->fd, piece, sizeof piece);
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+		sm_source_close(source);
+}
+
 static void output_ready(struct sm_source *source, uint32_t events)
 {
 	(void)events;
-	pump(source->owner);
+	struct sm_exec *exec = source->owner;
+	if (exec->conn)
+		pump(exec);
+	else
+		drop_output(source);
 }
 
 void sm_exec_room(struct sm_conn *conn)
@@ -229,13 +249,15 @@ static void reaped(struct sm_exec *exec, int status, const struct rusage *usage)
 	exec->usage = *usage;
 	/* With the connection's end the process's, and so everybody's in its cgroup: those of its descendants, too,
 	 * who were being forked at the first kill. */
-	if (!exec->conn)
+	if (!exec->conn && !exec->keep)
 		kill_all(exec);
 	exec->exited = true;
 	if (exec->start.fd >= 0)
 		start_ready(&exec->start, EPOLLIN);
 	drop_cgroup(exec);
 	if (!exec->conn) {
+		sm_timer_stop(&exec->agent->epoll, &exec->timer);
+		close_all(exec);
 		exec->dead = true;
 		return;
 	}

@@ -142,6 +142,28 @@ void sm_identity_open_sync(struct sm_conn *conn, struct sm_wire *body)
 	finish_ok(conn);
 }
 
+/* Pages, dentries and inodes; what is dirty cannot be let go of, so sync first.  Source: the kernel's
+ * Documentation/admin-guide/sysctl/vm.rst. */
+void sm_identity_open_drop_caches(struct sm_conn *conn, struct sm_wire *body)
+{
+	static const char path[] = "/proc/sys/vm/drop_caches";
+	if (!empty(conn, body))
+		return;
+	if (!conn->agent->machine) {
+		sm_conn_fail(conn, EPERM, "drop caches: this agent is not a machine's init");
+		return;
+	}
+	sync();
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int code = fd < 0 || write(fd, "3", 1) < 0 ? errno : 0;
+	if (fd >= 0)
+		close(fd);
+	if (code)
+		sm_conn_fail(conn, code, "drop caches: %s: %s", path, strerror(code));
+	else
+		finish_ok(conn);
+}
+
 static void frame(struct sm_conn *conn, unsigned type, uint8_t *payload, size_t len)
 {
 	(void)payload;

@@ -14,6 +14,7 @@ void sm_identity_open(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open_ping(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open_sync(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open_shutdown(struct sm_conn *conn, struct sm_wire *body);
+void sm_identity_open_drop_caches(struct sm_conn *conn, struct sm_wire *body);
 
 /* Some child has ended: take every one that has.  Call on SIGCHLD. */
 void sm_exec_reap(struct sm_agent *agent);

@@ -25,6 +25,7 @@ const struct sm_conn_kind sm_conn_kinds[] = {
 	{ SM_AGENT_PING, sm_identity_open_ping },
 	{ SM_AGENT_SYNC, sm_identity_open_sync },
 	{ SM_AGENT_SHUTDOWN, sm_identity_open_shutdown },
+	{ SM_AGENT_DROP_CACHES, sm_identity_open_drop_caches },
 	{ 0, NULL },
 };
 

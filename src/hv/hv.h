@@ -106,6 +106,8 @@ struct sm_hv {
 	/* Of a region mapped with SM_HV_MAP_LOG: the host pages that the guest has written since it was mapped or last
 	 * asked, a bit each, lowest first; bits is a whole number of u64.  Any thread, vCPUs may run. */
 	int (*vm_dirty)(struct sm_hv_vm *vm, uint64_t gpa, uint64_t *ret_bits, struct sm_error *err);
+	/* Turn SM_HV_MAP_LOG of a region on, with nothing written yet, or off.  Any thread, vCPUs may run. */
+	int (*vm_log)(struct sm_hv_vm *vm, uint64_t gpa, bool on, struct sm_error *err);
 	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
 	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level); /* any thread */
 	/* Each write to event_fd raises an edge on irq; the descriptor stays the caller's and must outlive the VM. */

@@ -12,7 +12,9 @@
 
 struct sm_kvm_slot {
 	uint64_t gpa;
+	void *hva;
 	uint64_t bytes; /* 0: free */
+	unsigned flags; /* SM_HV_MAP_* */
 };
 
 struct sm_hv_vm {

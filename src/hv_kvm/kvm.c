@@ -162,7 +162,7 @@ static int kvm_vm_map(struct sm_hv_vm *vm, uint64_t gpa, void *hva, uint64_t byt
 	if (code < 0)
 		return sm_error_sys(err, code, "memory slot %u: 0x%llx bytes at 0x%llx", (unsigned)(slot - vm->slots),
 		                    (unsigned long long)bytes, (unsigned long long)gpa);
-	*slot = (struct sm_kvm_slot){ .gpa = gpa, .bytes = bytes };
+	*slot = (struct sm_kvm_slot){ .gpa = gpa, .hva = hva, .bytes = bytes, .flags = flags };
 	return 0;
 }
 
@@ -187,6 +187,21 @@ static int kvm_vm_dirty(struct sm_hv_vm *vm, uint64_t gpa, uint64_t *ret_bits, s
 	if (ioctl(vm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
 		return sm_error_sys(err, errno, "KVM_GET_DIRTY_LOG of the memory slot at 0x%llx",
 		                    (unsigned long long)gpa);
+	return 0;
+}
+
+/* KVM changes a slot's flags in place, with the vCPUs running. */
+static int kvm_vm_log(struct sm_hv_vm *vm, uint64_t gpa, bool on, struct sm_error *err)
+{
+	struct sm_kvm_slot *slot = find_slot(vm, gpa);
+	if (!slot)
+		return sm_error_set(err, ENOENT, "no memory slot at 0x%llx", (unsigned long long)gpa);
+	unsigned flags = on ? slot->flags | SM_HV_MAP_LOG : slot->flags & ~(unsigned)SM_HV_MAP_LOG;
+	int code = flags == slot->flags ? 0 : set_slot(vm, slot, gpa, slot->hva, slot->bytes, flags);
+	if (code < 0)
+		return sm_error_sys(err, code, "turn the dirty log of the memory slot at 0x%llx %s",
+		                    (unsigned long long)gpa, on ? "on" : "off");
+	slot->flags = flags;
 	return 0;
 }
 
@@ -220,6 +235,7 @@ const struct sm_hv sm_hv_kvm = {
 	.vm_free = kvm_vm_free,
 	.vm_map = kvm_vm_map,
 	.vm_dirty = kvm_vm_dirty,
+	.vm_log = kvm_vm_log,
 	.vm_unmap = kvm_vm_unmap,
 	.vm_irqchip_new = sm_kvm_arch_irqchip_new,
 	.vm_irq_set = kvm_vm_irq_set,

@@ -265,12 +265,13 @@ static int command_run(struct sm_op *op, void *arg, struct sm_error *err)
 	return sm_agent_command(sm_fd_take(&request->fd), (enum sm_agent_kind)request->number, &wait, err);
 }
 
-/* agent_command_begin(target, "ping" | "sync" | "shutdown", {timeout_ms=}) => true */
+/* agent_command_begin(target, "ping" | "sync" | "shutdown" | "drop_caches", {timeout_ms=}) => true */
 static int agent_command_begin(lua_State *L)
 {
 	static const char *const known[] = { "timeout_ms", NULL };
-	static const char *const names[] = { "ping", "sync", "shutdown", NULL };
-	static const enum sm_agent_kind kinds[] = { SM_AGENT_PING, SM_AGENT_SYNC, SM_AGENT_SHUTDOWN };
+	static const char *const names[] = { "ping", "sync", "shutdown", "drop_caches", NULL };
+	static const enum sm_agent_kind kinds[] = { SM_AGENT_PING, SM_AGENT_SYNC, SM_AGENT_SHUTDOWN,
+		                                    SM_AGENT_DROP_CACHES };
 	sm_lua_stream_target_check(L, 1);
 	enum sm_agent_kind kind = kinds[luaL_checkoption(L, 2, NULL, names)];
 	sm_lua_options_check(L, 3, known);

@@ -184,8 +184,8 @@ _Static_assert(sizeof limit_names / sizeof *limit_names <= SM_AGENT_LIMITS_MAX, 
 static void decode(lua_State *L, int table, struct request *request)
 {
 	static const char *const known[] = {
-		"argv",    "env",   "cwd",          "user",       "tty",    "rows",
-		"columns", "stdin", "merge_stderr", "timeout_ms", "limits", NULL,
+		"argv",  "env",          "cwd",  "user",       "tty",    "rows", "columns",
+		"stdin", "merge_stderr", "keep", "timeout_ms", "limits", NULL,
 	};
 	luaL_checktype(L, table, LUA_TTABLE);
 	sm_lua_options_check(L, table, known);
@@ -201,6 +201,7 @@ static void decode(lua_State *L, int table, struct request *request)
 	exec->columns = (uint16_t)option_number(L, table, "columns", UINT16_MAX);
 	exec->takes_stdin = sm_lua_option_boolean(L, table, "stdin", false);
 	exec->merge_stderr = sm_lua_option_boolean(L, table, "merge_stderr", false);
+	exec->keep = sm_lua_option_boolean(L, table, "keep", false);
 	exec->timeout_ms = (uint32_t)option_number(L, table, "timeout_ms", UINT32_MAX);
 	decode_limits(L, request);
 }

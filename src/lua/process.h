@@ -8,7 +8,7 @@
 
 /* Push a process over a connection to an agent.  The request is the table at `request`:
  *   argv = {"sh", "-c", ..}, env = {NAME = "value"}, cwd, user = "name:group", tty, rows, columns, stdin (takes input),
- *   merge_stderr, timeout_ms, limits = {memory_bytes = n, open_files = {soft, hard}, ..}
+ *   merge_stderr, keep, timeout_ms, limits = {memory_bytes = n, open_files = {soft, hard}, ..}
  * Misuse of it raises, and the descriptor is closed then.  `parent` (0: none) is kept alive.
  * Pushes the process, or the failure triple; returns the count. */
 int sm_lua_process_push(lua_State *L, int fd_taken, int request, int parent);

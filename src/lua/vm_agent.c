@@ -236,11 +236,12 @@ static int vm_write_file_begin(lua_State *L)
 	return sm_lua_op(L, write_run, request, request_free, push_true, 1);
 }
 
-/* command_begin("ping" | "sync" | "shutdown", timeout_ms) */
+/* command_begin("ping" | "sync" | "shutdown" | "drop_caches", timeout_ms) */
 static int vm_command_begin(lua_State *L)
 {
-	static const char *const names[] = { "ping", "sync", "shutdown", NULL };
-	static const enum sm_agent_kind kinds[] = { SM_AGENT_PING, SM_AGENT_SYNC, SM_AGENT_SHUTDOWN };
+	static const char *const names[] = { "ping", "sync", "shutdown", "drop_caches", NULL };
+	static const enum sm_agent_kind kinds[] = { SM_AGENT_PING, SM_AGENT_SYNC, SM_AGENT_SHUTDOWN,
+		                                    SM_AGENT_DROP_CACHES };
 	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
 	int which = luaL_checkoption(L, 2, NULL, names);
 	struct request *request = request_new(parts->control, NULL, check_timeout(L, 3));

@@ -46,12 +46,15 @@ static int save_run(struct sm_op *op, void *arg, struct sm_error *err)
 
 int sm_lua_vm_push_saved(lua_State *L, const struct sm_snapshot_times *times)
 {
-	lua_createtable(L, 0, 5);
+	lua_createtable(L, 0, 8);
 	set_integer(L, "capture_us", times->capture_us);
 	set_integer(L, "hash_us", times->hash_us);
 	set_integer(L, "sync_us", times->sync_us);
 	set_integer(L, "total_us", times->total_us);
 	set_integer(L, "ram_bytes", times->ram_bytes);
+	set_integer(L, "pause_us", times->pause_us);
+	set_integer(L, "written_bytes", times->written_bytes);
+	set_integer(L, "rounds", times->rounds);
 	return 1;
 }
 
@@ -61,8 +64,7 @@ static int save_push(lua_State *L, void *arg)
 	return sm_lua_vm_push_saved(L, &save->times);
 }
 
-/* snapshot_begin(path, metadata, diff): the machine must be paused; diff: only what differs from what it was restored
- * from. */
+/* snapshot_begin(path, metadata, diff): the machine may run; diff: only what differs from what it was restored from. */
 static int vm_snapshot_begin(lua_State *L)
 {
 	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);

@@ -245,6 +245,7 @@ void sm_machine_free(struct sm_machine *machine)
 	sm_platform_free(machine->platform);
 	sm_bus_done(&machine->mmio);
 	sm_bus_done(&machine->pio);
+	sm_machine_capture_drop(machine);
 	sm_memory_free(machine->memory);
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_fd_close(&machine->devices[i].irq_fd);

@@ -18,6 +18,7 @@ struct sm_control {
 	struct sm_machine *machine; /* direct transport */
 	struct sm_worker *worker;   /* worker transport */
 	pthread_mutex_t lock;       /* one request at a time */
+	pthread_mutex_t whole;      /* above it: a capture is many requests, and no reset comes between them */
 	int end_read, end_write;    /* socketpair; the machine sends one end record */
 	uint8_t id[16];             /* under the lock, as the next */
 	uint32_t identity_us;
@@ -71,6 +72,7 @@ int sm_control_open(enum sm_control_transport transport, const struct sm_control
 	atomic_init(&control->references, 1);
 	control->plan = *what->plan;
 	pthread_mutex_init(&control->lock, NULL);
+	pthread_mutex_init(&control->whole, NULL);
 
 	int code = 0, ends[2] = { -1, -1 };
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
@@ -110,6 +112,7 @@ void sm_control_close(struct sm_control *control)
 	sm_machine_free(control->machine);
 	sm_fd_close(&control->end_read);
 	sm_fd_close(&control->end_write);
+	pthread_mutex_destroy(&control->whole);
 	pthread_mutex_destroy(&control->lock);
 	free(control);
 }
@@ -141,7 +144,45 @@ int sm_control_pause(struct sm_control *control, struct sm_error *err)
 	return call_simple(control, SM_REQUEST_PAUSE, err);
 }
 
-int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
+static int capture_step(struct sm_control *control, bool *ret_more, struct sm_error *err)
+{
+	struct sm_message request, reply;
+	sm_message_init(&request);
+	sm_message_init(&reply);
+	int code = call(control, SM_REQUEST_CAPTURE_STEP, &request, &reply, err);
+	if (code >= 0) {
+		struct sm_reader in;
+		sm_reader_init(&in, reply.body.data, reply.body.len);
+		*ret_more = sm_get_u8(&in) != 0;
+	}
+	sm_message_done(&request);
+	sm_message_done(&reply);
+	return code;
+}
+
+static int capture_end(struct sm_control *control, struct sm_control_captured *ret,
+                       struct sm_memory_extents *ret_extents, struct sm_error *err)
+{
+	struct sm_message request, reply;
+	sm_message_init(&request);
+	sm_message_init(&reply);
+	int code = call(control, SM_REQUEST_CAPTURE_END, &request, &reply, err);
+	if (code >= 0) {
+		struct sm_reader in;
+		sm_reader_init(&in, reply.body.data, reply.body.len);
+		ret->ram_bytes = sm_get_u64(&in);
+		ret->written_bytes = sm_get_u64(&in);
+		ret->pause_us = sm_get_u64(&in);
+		ret->rounds = sm_get_u32(&in);
+		if (ret_extents)
+			code = sm_memory_extents_get(&in, control->plan.memory_mib * SM_MIB, ret_extents, err);
+	}
+	sm_message_done(&request);
+	sm_message_done(&reply);
+	return code;
+}
+
+int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, struct sm_control_captured *ret,
                        struct sm_memory_extents *ret_extents, struct sm_error *err)
 {
 	struct sm_message request, reply;
@@ -150,14 +191,13 @@ int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uin
 	sm_message_put_fd(&request, ram_fd);
 	sm_message_put_fd(&request, state_fd);
 	sm_put_u8(&request.body, ret_extents != NULL);
+	pthread_mutex_lock(&control->whole);
 	int code = call(control, SM_REQUEST_CAPTURE, &request, &reply, err);
-	if (code >= 0) {
-		struct sm_reader in;
-		sm_reader_init(&in, reply.body.data, reply.body.len);
-		*ret_ram_bytes = sm_get_u64(&in);
-		if (ret_extents)
-			code = sm_memory_extents_get(&in, control->plan.memory_mib * SM_MIB, ret_extents, err);
-	}
+	for (bool more = true; code >= 0 && more;)
+		code = capture_step(control, &more, err);
+	if (code >= 0)
+		code = capture_end(control, ret, ret_extents, err);
+	pthread_mutex_unlock(&control->whole);
 	sm_message_done(&request);
 	sm_message_done(&reply);
 	return code;
@@ -168,7 +208,9 @@ int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, s
 	struct sm_message request, reply;
 	sm_message_init(&request);
 	sm_message_init(&reply);
+	pthread_mutex_lock(&control->whole);
 	int code = call(control, SM_REQUEST_RESET, &request, &reply, err);
+	pthread_mutex_unlock(&control->whole);
 	if (code >= 0) {
 		struct sm_reader in;
 		sm_reader_init(&in, reply.body.data, reply.body.len);

@@ -46,10 +46,18 @@ void sm_control_close(struct sm_control *control);
 int sm_control_resume(struct sm_control *control, struct sm_error *err);
 int sm_control_pause(struct sm_control *control, struct sm_error *err);
 
-/* Paused machines only (-EBUSY): state to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0.
- * ret_extents not NULL: only the RAM that has changed since the machine was restored, and where that is; owned, -EINVAL
- * for a machine that was booted. */
-int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
+/* State to state_fd, RAM to ram_fd (zero pages as holes), both from offset 0.  A running machine is captured as it is
+ * at one moment near the end, and runs on: its RAM is written while it runs, and what has changed since again, until it
+ * stands still for little.  Other calls are served meanwhile; resets and other captures wait.  -ESHUTDOWN when it ends
+ * before.  ret_extents not NULL: only the RAM that has changed since the machine was restored, and where that is;
+ * owned, -EINVAL for a machine that was booted. */
+struct sm_control_captured {
+	uint64_t ram_bytes;     /* stored, without holes */
+	uint64_t written_bytes; /* in all rounds */
+	uint64_t pause_us;      /* how long a running machine stood still */
+	uint32_t rounds;        /* the last one, of a machine that stands still, included */
+};
+int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, struct sm_control_captured *ret,
                        struct sm_memory_extents *ret_extents, struct sm_error *err);
 
 /* Make a restored machine what it was when it was restored, in place, and leave it paused: RAM (only what has changed

@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct sm_capture;
 struct sm_forward;
 struct sm_platform; /* the architecture's fixed devices: machine/platform.h */
 
@@ -43,6 +44,7 @@ struct sm_machine {
 	/* The state it was restored from, for the way back.  NULL: it was booted. */
 	void *origin_state;
 	size_t origin_state_len;
+	struct sm_capture *capture; /* under way; NULL: none */
 
 	int halt_timer; /* timerfd: looks now and then whether all vCPUs sleep for good */
 	struct sm_loop_source *halt_source;
@@ -86,6 +88,7 @@ void sm_machine_unwire_irqs(struct sm_machine *machine);
 
 #define SM_MACHINE_STATE_MAX (64u << 20)
 /* state.c: everything but RAM, while paused. */
+#define SM_MACHINE_STATE_MAX (64u << 20)
 int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
 /* Loading is in two halves around the creation of the vCPUs, each of which takes its own record on its own thread:
  * begin finds the records, sm_machine_load_vcpu is the vCPU's call with its record as argument, finish does the rest.
@@ -99,9 +102,17 @@ int sm_machine_load_begin(struct sm_machine *machine, const void *data, size_t l
                           struct sm_error *err);
 int sm_machine_load_vcpu(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *reader, struct sm_error *err);
 int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *state, struct sm_error *err);
-/* `extents` NULL: all RAM, or only what has changed since the machine was restored. */
-int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_memory_extents *ret_extents, struct sm_error *err);
+
+/* capture.c: RAM and state into files.  begin; of a running machine, steps until there is no *ret_more; end.  A step is
+ * a few milliseconds' work, so that others are served between two of them.  A failure ends the capture, too; the
+ * machine runs on. */
+int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_fd, bool differing,
+                             struct sm_error *err);
+int sm_machine_capture_step(struct sm_machine *machine, bool *ret_more, struct sm_error *err);
+/* ret_extents: filled when only what differs was asked for, else empty. */
+int sm_machine_capture_end(struct sm_machine *machine, struct sm_control_captured *ret,
+                           struct sm_memory_extents *ret_extents, struct sm_error *err);
+void sm_machine_capture_drop(struct sm_machine *machine); /* none: fine */
 /* reset.c: what the guest and the devices have written, for sm_memory_next_dirty.  While nothing of it runs. */
 int sm_machine_harvest(struct sm_machine *machine, struct sm_error *err);
 

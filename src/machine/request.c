@@ -221,20 +221,37 @@ static int serve_stream(struct sm_machine *machine, uint32_t op, struct sm_reade
 }
 
 static int serve_capture(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
-                         struct sm_message *reply, struct sm_error *err)
+                         struct sm_error *err)
 {
 	int ram_fd = sm_message_get_fd(in, request), state_fd = sm_message_get_fd(in, request);
 	if (ram_fd < 0 || state_fd < 0)
 		return sm_error_set(err, EBADF, "capture: two descriptors are needed");
-	bool dirty = sm_get_u8(in) != 0;
-	uint64_t bytes = 0;
-	struct sm_memory_extents extents = { 0 };
-	int code = sm_machine_capture(machine, ram_fd, state_fd, &bytes, dirty ? &extents : NULL, err);
-	sm_put_u64(&reply->body, bytes);
-	if (dirty)
-		sm_memory_extents_put(&reply->body, &extents);
-	sm_memory_extents_done(&extents);
+	return sm_machine_capture_begin(machine, ram_fd, state_fd, sm_get_u8(in) != 0, err);
+}
+
+static int serve_capture_step(struct sm_machine *machine, struct sm_message *reply, struct sm_error *err)
+{
+	bool more;
+	int code = sm_machine_capture_step(machine, &more, err);
+	if (code >= 0)
+		sm_put_u8(&reply->body, more);
 	return code;
+}
+
+static int serve_capture_end(struct sm_machine *machine, struct sm_message *reply, struct sm_error *err)
+{
+	struct sm_control_captured captured;
+	struct sm_memory_extents extents = { 0 };
+	int code = sm_machine_capture_end(machine, &captured, &extents, err);
+	if (code < 0)
+		return code;
+	sm_put_u64(&reply->body, captured.ram_bytes);
+	sm_put_u64(&reply->body, captured.written_bytes);
+	sm_put_u64(&reply->body, captured.pause_us);
+	sm_put_u32(&reply->body, captured.rounds);
+	sm_memory_extents_put(&reply->body, &extents);
+	sm_memory_extents_done(&extents);
+	return 0;
 }
 
 static int serve_reset(struct sm_machine *machine, struct sm_message *reply, struct sm_error *err)
@@ -341,7 +358,11 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 	case SM_REQUEST_PAUSE:
 		return sm_machine_pause(*machine, err);
 	case SM_REQUEST_CAPTURE:
-		return serve_capture(*machine, &in, request, reply, err);
+		return serve_capture(*machine, &in, request, err);
+	case SM_REQUEST_CAPTURE_STEP:
+		return serve_capture_step(*machine, reply, err);
+	case SM_REQUEST_CAPTURE_END:
+		return serve_capture_end(*machine, reply, err);
 	case SM_REQUEST_RESET:
 		return serve_reset(*machine, reply, err);
 	case SM_REQUEST_CONNECT:

@@ -1,11 +1,9 @@
-/* Capture and its reverse: vCPUs, interrupt controllers, clock, platform and virtio devices as records, then RAM. */
-#include "base/fd.h"
+/* State as records, and its reverse: vCPUs, interrupt controllers, clock, platform and virtio devices. */
 #include "base/time.h"
 #include "machine/machine.h"
 #include "machine/platform.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #define STATE_VERSION 1
 static const uint32_t tag_machine = SM_TAG('M', 'A', 'C', 'H');
@@ -91,41 +89,6 @@ int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_er
 		return code;
 	sm_record_end(out, whole);
 	return sm_buf_failed(out) ? sm_error_sys(err, out->failed, "machine state") : 0;
-}
-
-static int save_ram(struct sm_machine *machine, int ram_fd, uint64_t *ret_ram_bytes,
-                    struct sm_memory_extents *ret_extents, struct sm_error *err)
-{
-	if (!ret_extents)
-		return sm_memory_save(machine->memory, ram_fd, ret_ram_bytes, err);
-	int code = sm_machine_harvest(machine, err);
-	return code < 0 ? code : sm_memory_save_dirty(machine->memory, ram_fd, ret_extents, ret_ram_bytes, err);
-}
-
-int sm_machine_capture(struct sm_machine *machine, int ram_fd, int state_fd, uint64_t *ret_ram_bytes,
-                       struct sm_memory_extents *ret_extents, struct sm_error *err)
-{
-	if (machine->running)
-		return sm_error_set(err, EBUSY, "capture: the machine is running: pause it first");
-	if (ret_extents && !machine->origin_state)
-		return sm_error_set(err, EINVAL,
-		                    "capture: the machine was booted: there is no snapshot to differ from");
-	struct sm_buf state SM_BUF_CLEANUP;
-	sm_buf_init(&state, SM_MACHINE_STATE_MAX);
-
-	/* Between two of its handlers the loop has no request half done. */
-	sm_loop_pause(machine->loop);
-	int code = sm_machine_save(machine, &state, err);
-	if (code >= 0)
-		code = save_ram(machine, ram_fd, ret_ram_bytes, ret_extents, err);
-	sm_loop_resume(machine->loop);
-	if (code < 0)
-		return sm_error_context(err, "capture");
-
-	code = sm_fd_pwrite_full(state_fd, state.data, state.len, 0);
-	if (code < 0 || ftruncate(state_fd, (off_t)state.len) < 0)
-		return sm_error_sys(err, code < 0 ? code : errno, "capture: write the machine state");
-	return 0;
 }
 
 /* ---- load --------------------------------------------------------------------------------------------------- */

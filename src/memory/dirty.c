@@ -5,14 +5,22 @@
 #include <stdlib.h>
 
 /* Bits of the hypervisor are host pages, of `each` guest pages. */
-static void add_host_pages(struct sm_memory *memory, uint64_t first, uint64_t bits, uint64_t each)
+static void add_host_pages(struct sm_pages *pages, uint64_t first, uint64_t bits, uint64_t each)
 {
 	if (each == 1) {
-		sm_pages_add_bits(&memory->dirty, first, bits);
+		sm_pages_add_bits(pages, first, bits);
 		return;
 	}
 	for (; bits; bits &= bits - 1)
-		sm_pages_add(&memory->dirty, first + (uint64_t)__builtin_ctzll(bits) * each, each);
+		sm_pages_add(pages, first + (uint64_t)__builtin_ctzll(bits) * each, each);
+}
+
+/* What was written to differs from the files, and from what a save has written. */
+static void note(struct sm_memory *memory, uint64_t first, uint64_t bits, uint64_t each)
+{
+	add_host_pages(&memory->dirty, first, bits, each);
+	if (memory->stale.words)
+		add_host_pages(&memory->stale, first, bits, each);
 }
 
 /* The first word from `word` on that is not zero; `words`: none.  Most are, so many are looked at at once. */
@@ -44,7 +52,7 @@ static int harvest_region(struct sm_memory *memory, const struct sm_memory_regio
 		bits[pages / 64] &= (UINT64_C(1) << (pages % 64)) - 1;
 	const uint64_t words = (pages + 63) / 64;
 	for (uint64_t word = next_word(bits, 0, words); word < words; word = next_word(bits, word + 1, words))
-		add_host_pages(memory, first + word * 64 * each, bits[word], each);
+		note(memory, first + word * 64 * each, bits[word], each);
 	return 0;
 }
 
@@ -68,7 +76,7 @@ int sm_memory_harvest(struct sm_memory *memory, sm_memory_guest guest, void *arg
 		return code;
 	uint64_t first, bits;
 	for (uint64_t at = 0; sm_marks_take(&memory->marks, &at, &first, &bits);)
-		sm_pages_add_bits(&memory->dirty, first, bits);
+		note(memory, first, bits, 1);
 	for (size_t i = 0; i < memory->nregions && code >= 0; i++)
 		code = harvest_region(memory, &memory->regions[i], guest, arg, err);
 	return code;

@@ -24,6 +24,7 @@ struct sm_memory {
 	struct sm_marks marks; /* what host code wrote, not yet harvested */
 	struct sm_pages dirty; /* what differs from the RAM file, as far as it was harvested */
 	struct sm_pages kept;  /* what the last rewind copied back: private pages that nobody may need */
+	struct sm_pages stale; /* save.c: what the file being written has not as it is; no words: none is written */
 	uint64_t *guest_bits;  /* room for one region's answer of the hypervisor; NULL: not asked yet */
 	/* rewind.c: each file once more, all of it, to copy from; NULL: not yet.  written: when it last was, as it was
 	 * mapped. */

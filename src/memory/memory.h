@@ -77,13 +77,31 @@ struct sm_memory_rewound {
 };
 int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err);
 
-/* save.c.  Write all RAM to fd at file_offset of each region, zero pages as holes (fd is truncated to the RAM's size).
- * Only while no vCPU runs.  *ret_data_bytes: what was not zero. */
-int sm_memory_save(const struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err);
-/* The same, but only what was harvested, and *ret_extents says where that is, to be laid over the files that were
- * mapped.  Where that would make more than SM_MEMORY_PIECES_MAX pieces, what lies between is written too.  -EINVAL for
- * RAM that was not mapped from files, -E2BIG for what was from as many as there may be. */
-int sm_memory_save_dirty(const struct sm_memory *memory, int fd, struct sm_memory_extents *ret_extents,
-                         uint64_t *ret_data_bytes, struct sm_error *err);
+/* save.c.  RAM to a file, at file_offset of each region, zero pages as holes; the file is cut or grown to the RAM's
+ * size.
+ *
+ * It may change meanwhile, in rounds: each begins with a harvest and sm_memory_save_round, and writes what the file has
+ * not, or no longer, as it is.  The last round is one with everything standing still.  One save at a time (-EBUSY).
+ *
+ * differing: only what was harvested, to be laid over the files that were mapped; where that would make more than
+ * SM_MEMORY_PIECES_MAX pieces, what lies between is written too.  -EINVAL for RAM that was not mapped from files,
+ * -E2BIG for what was from as many as there may be.  fd is borrowed. */
+struct sm_memory_save;
+int sm_memory_save_begin(struct sm_memory *memory, int fd, bool differing, struct sm_memory_save **ret_save,
+                         struct sm_error *err);
+/* *ret_left: bytes that this round is to look at. */
+int sm_memory_save_round(struct sm_memory_save *save, uint64_t *ret_left, struct sm_error *err);
+/* At most about max_bytes of them; *ret_done: that was the rest. */
+int sm_memory_save_write(struct sm_memory_save *save, uint64_t max_bytes, bool *ret_done, struct sm_error *err);
+struct sm_memory_saved {
+	uint64_t data_bytes;              /* that the file has, without holes */
+	uint64_t written_bytes;           /* in all rounds */
+	struct sm_memory_extents extents; /* differing: what the file is good for; the caller's */
+};
+/* What came of it; after the last round. */
+void sm_memory_save_result(struct sm_memory_save *save, struct sm_memory_saved *ret);
+void sm_memory_save_free(struct sm_memory_save *save); /* NULL is fine */
+/* All of it at once, while nothing changes it. */
+int sm_memory_save(struct sm_memory *memory, int fd, uint64_t *ret_data_bytes, struct sm_error *err);
 
 #endif

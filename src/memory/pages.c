@@ -61,6 +61,15 @@ void sm_pages_add(struct sm_pages *pages, uint64_t first, uint64_t count)
 	}
 }
 
+void sm_pages_take(struct sm_pages *pages, uint64_t first, uint64_t count)
+{
+	for (uint64_t part; count; first += part, count -= part) {
+		uint64_t room = BITS - first % BITS;
+		part = count < room ? count : room;
+		pages->words[first / BITS] &= ~span(first % BITS, part);
+	}
+}
+
 void sm_pages_add_bits(struct sm_pages *pages, uint64_t first, uint64_t bits)
 {
 	if (first >= pages->count)

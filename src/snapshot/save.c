@@ -4,13 +4,17 @@
 #include "snapshot/inside.h"
 #include "snapshot/stores.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define TEMPORARY ".tmp."
 
 static int create(const char *folder, const char *name, mode_t mode, struct sm_error *err)
 {
@@ -92,17 +96,67 @@ static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *a
 	return code < 0 ? code : sm_path_sync_dir(folder, err);
 }
 
+/* What saves of `path` that were killed have left: folders that nobody holds. */
+static void remove_leftovers(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	char folder[PATH_MAX], left[PATH_MAX];
+	if (sm_path_format(folder, NULL, "%.*s", slash ? (int)(slash - path) + 1 : 2, slash ? path : "./") < 0)
+		return;
+	DIR *dir = opendir(folder);
+	if (!dir)
+		return;
+	size_t len = strlen(name);
+	for (const struct dirent *entry; (entry = readdir(dir));) {
+		const char *tail = entry->d_name + len;
+		if (strncmp(entry->d_name, name, len) || strncmp(tail, TEMPORARY, strlen(TEMPORARY)) ||
+		    strlen(tail) != strlen(TEMPORARY "XXXXXX"))
+			continue;
+		int fd SM_FD_CLEANUP =
+		    openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+		    sm_path_format(left, NULL, "%s%s", folder, entry->d_name) >= 0)
+			sm_path_remove_tree(left, NULL);
+	}
+	closedir(dir);
+}
+
+/* A new folder, held: it is nobody else's leftover while *ret_fd is open. */
+static int make_temporary(const char *path, char temporary[PATH_MAX], int *ret_fd, struct sm_error *err)
+{
+	for (;;) {
+		int code = sm_path_format(temporary, err, "%s" TEMPORARY "XXXXXX", path);
+		if (code < 0)
+			return code;
+		if (!mkdtemp(temporary))
+			return sm_error_sys(err, errno, "snapshot %s", path);
+		struct stat st;
+		int fd = open(temporary, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0 && errno != ENOENT) {
+			code = sm_error_sys(err, errno, "%s", temporary);
+			rmdir(temporary);
+			return code;
+		}
+		/* Another save may have taken it for a leftover, before it was held. */
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && stat(temporary, &st) == 0) {
+			*ret_fd = fd;
+			return 0;
+		}
+		sm_fd_close(&fd);
+	}
+}
+
 int sm_snapshot_publish(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *path,
                         struct sm_snapshot_times *ret_times, struct sm_error *err)
 {
 	uint64_t start = sm_time_us();
 	struct sm_snapshot_times times = { 0 };
 	char temporary[PATH_MAX];
-	int code = sm_path_format(temporary, err, "%s.tmp.XXXXXX", path);
+	int held SM_FD_CLEANUP = -1;
+	remove_leftovers(path);
+	int code = make_temporary(path, temporary, &held, err);
 	if (code < 0)
 		return code;
-	if (!mkdtemp(temporary))
-		return sm_error_sys(err, errno, "snapshot %s", path);
 	sm_format_host(meta->host);
 	code = write_all(meta, fill, arg, temporary, &times, err);
 	if (code == 0 && chmod(temporary, 0755) < 0)
@@ -142,10 +196,18 @@ static int check_parent(const struct sm_snapshot *parent, struct sm_error *err)
 	return code < 0 ? sm_error_context(err, "parent %s", parent->absolute) : 0;
 }
 
-static int capture(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
+struct capture {
+	struct sm_control *control;
+	struct sm_control_captured result;
+};
+
+static int capture_fill(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
 {
-	return sm_control_capture(arg, ram_fd, state_fd, &meta->ram_data_bytes, meta->parent[0] ? &meta->extents : NULL,
-	                          err);
+	struct capture *capture = arg;
+	int code = sm_control_capture(capture->control, ram_fd, state_fd, &capture->result,
+	                              meta->parent[0] ? &meta->extents : NULL, err);
+	meta->ram_data_bytes = capture->result.ram_bytes;
+	return code;
 }
 
 int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, struct sm_snapshot *parent,
@@ -173,8 +235,14 @@ int sm_snapshot_save(struct sm_control *control, const struct sm_sources *source
 		meta->sources = *sources;
 		meta->metadata = (uint8_t *)(uintptr_t)metadata;
 		meta->metadata_len = metadata_len;
-		code = sm_snapshot_publish(meta, capture, control, path, ret_times, err);
+		struct capture capture = { .control = control };
+		code = sm_snapshot_publish(meta, capture_fill, &capture, path, ret_times, err);
 		sm_memory_extents_done(&meta->extents);
+		if (code >= 0 && ret_times) {
+			ret_times->pause_us = capture.result.pause_us;
+			ret_times->written_bytes = capture.result.written_bytes;
+			ret_times->rounds = capture.result.rounds;
+		}
 	}
 	if (stores)
 		sm_snapshot_stores_end(stores);

@@ -1,4 +1,4 @@
-/* Snapshots: a paused machine as a folder, and machines made from it.
+/* Snapshots: a machine as a folder, and machines made from it.
  *
  *   meta            one record: plan, disks, metadata, size, SHA-256 and stamp of the next two files, parent
  *   state           vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
@@ -9,9 +9,10 @@
  * and by the hash of its meta, and says which RAM is the child's own (its holes there are zeros).  Opening such a one
  * opens and checks its parents, too; a restored machine maps each page from where it is.
  *
- * The folder appears whole, by rename.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when
- * a stamp differs (the folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is
- * refused, and an untouched snapshot opens without reading it. */
+ * The folder appears whole, by rename; what a save that was killed leaves (PATH.tmp.XXXXXX) the next save to the same
+ * path removes.  open compares each file's size and stamp (inode, mtime, ctime) with meta; when a stamp differs (the
+ * folder was copied, or somebody wrote to a file) it hashes the whole file, so a changed byte is refused, and an
+ * untouched snapshot opens without reading it. */
 #ifndef SM_SNAPSHOT_SNAPSHOT_H
 #define SM_SNAPSHOT_SNAPSHOT_H
 
@@ -30,11 +31,14 @@ struct sm_snapshot;
 struct sm_snapshot_times {
 	uint64_t capture_us, hash_us, sync_us, total_us;
 	uint64_t ram_bytes; /* stored, without holes */
+	/* sm_control_capture; 0 of a copy */
+	uint64_t pause_us, written_bytes;
+	uint32_t rounds;
 };
 
-/* Save a paused machine.  `path` must not exist (-EEXIST); its folder must.  metadata: the caller's bytes, kept as they
- * are.  `parent`: what the machine was restored from, to store only what differs; NULL: store all.  -EBADMSG or -ENOENT
- * when the parent's folder is not what it was. */
+/* Save a machine, paused or running: see sm_control_capture.  `path` must not exist (-EEXIST); its folder must.
+ * metadata: the caller's bytes, kept as they are.  `parent`: what the machine was restored from, to store only what
+ * differs; NULL: store all.  -EBADMSG or -ENOENT when the parent's folder is not what it was. */
 int sm_snapshot_save(struct sm_control *control, const struct sm_sources *sources, struct sm_snapshot *parent,
                      const void *metadata, size_t metadata_len, const char *path, struct sm_snapshot_times *ret_times,
                      struct sm_error *err);
