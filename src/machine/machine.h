@@ -86,7 +86,6 @@ int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm
 int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err);
 void sm_machine_unwire_irqs(struct sm_machine *machine);
 
-#define SM_MACHINE_STATE_MAX (64u << 20)
 /* state.c: everything but RAM, while paused. */
 #define SM_MACHINE_STATE_MAX (64u << 20)
 int sm_machine_save(struct sm_machine *machine, struct sm_buf *out, struct sm_error *err);
