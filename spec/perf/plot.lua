@@ -26,7 +26,7 @@ for _, row in ipairs(rows) do
 end
 assert(#names > 0, input .. " has no row recycle.reset.PAGES-pages.RAM-mib: run make bench")
 if next(floors) then
-	local name = "floor: memcpy of these pages, state ioctls"
+	local name = "floor: stop, memcpy of these pages, state ioctls"
 	lines[name], names[#names + 1] = {}, name
 	for pages, ms in pairs(floors) do table.insert(lines[name], { pages, ms }) end
 end
