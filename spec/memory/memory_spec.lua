@@ -1,4 +1,5 @@
 -- Guest RAM without a machine: where it lies, what may be reached, what is marked, what a save leaves out.
+local build = require "spec.support.build"
 local core = require "supermachine.core"
 local lfs = require "lfs"
 local scratch = require "spec.support.scratch"
@@ -156,7 +157,8 @@ describe("guest RAM", function()
 			local memory <close> = assert(core.memory { memory_mib = 4096 })
 			assert(memory:write(base, "x"))
 		end
-		assert.is_true(mapped() <= before + 2)
+		-- A sanitizer's shadow is more mappings with each.
+		if not build.dir:match "/thread$" then assert.is_true(mapped() <= before + 2) end
 		assert.are.equal(descriptors, scratch.descriptors())
 		local memory = assert(core.memory { memory_mib = 16 })
 		memory:close()
