@@ -136,7 +136,7 @@ static int last_round(struct sm_machine *machine, struct sm_buf *state, struct s
 	sm_loop_pause(machine->loop);
 	/* State first: saving it may write to RAM (the tables of an interrupt controller). */
 	int code = sm_machine_save(machine, state, err);
-	if (code >= 0 && (capture->live || capture->differing))
+	if (code >= 0 && (capture->live || machine->origin_state))
 		code = sm_machine_harvest(machine, err);
 	if (code >= 0)
 		code = sm_memory_save_round(capture->ram, &capture->left, err);

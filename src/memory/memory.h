@@ -82,6 +82,7 @@ int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, st
  *
  * It may change meanwhile, in rounds: each begins with a harvest and sm_memory_save_round, and writes what the file has
  * not, or no longer, as it is.  The last round is one with everything standing still.  One save at a time (-EBUSY).
+ * What was mapped from a hole and was not harvested is not looked at.
  *
  * differing: only what was harvested, to be laid over the files that were mapped; where that would make more than
  * SM_MEMORY_PIECES_MAX pieces, what lies between is written too.  -EINVAL for RAM that was not mapped from files,
