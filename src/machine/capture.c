@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define STEP_BYTES (16 * SM_MIB) /* of RAM looked at in one step: others wait that long */
+#define STEP_BYTES (16 * SM_MIB) /* of RAM written in one step: others wait that long */
 #define LEFT_BYTES (256 * 1024)  /* so little is written faster than another round finds out what it is */
 #define ROUNDS_MAX 30
 /* A round that leaves more than this share of what it had to write is no progress: the guest writes as fast. */

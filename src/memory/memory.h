@@ -92,7 +92,7 @@ int sm_memory_save_begin(struct sm_memory *memory, int fd, bool differing, struc
                          struct sm_error *err);
 /* *ret_left: bytes that this round is to look at. */
 int sm_memory_save_round(struct sm_memory_save *save, uint64_t *ret_left, struct sm_error *err);
-/* At most about max_bytes of them; *ret_done: that was the rest. */
+/* At most about max_bytes of them, or some more of those that are zero; *ret_done: that was the rest. */
 int sm_memory_save_write(struct sm_memory_save *save, uint64_t max_bytes, bool *ret_done, struct sm_error *err);
 struct sm_memory_saved {
 	uint64_t data_bytes;              /* that the file has, without holes */

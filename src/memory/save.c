@@ -24,6 +24,8 @@ struct sm_memory_save {
 
 /* One write while saving: enough to be cheap a byte. */
 #define WRITE_MAX (4 * SM_MIB)
+/* A look costs less than a write by about this. */
+#define LOOK_FACTOR 8
 /* Fewer bytes are looked at sooner than asked for. */
 #define ASK_MIN (64u << 10)
 
@@ -315,16 +317,19 @@ int sm_memory_save_round(struct sm_memory_save *save, uint64_t *ret_left, struct
 int sm_memory_save_write(struct sm_memory_save *save, uint64_t max_bytes, bool *ret_done, struct sm_error *err)
 {
 	struct sm_memory *memory = save->memory;
-	uint64_t left = max_bytes / SM_MEMORY_PAGE, page, count;
+	const uint64_t start = save->written_bytes;
+	uint64_t left = max_bytes / SM_MEMORY_PAGE * LOOK_FACTOR, page, count;
 	int code = 0;
 	*ret_done = false;
-	while (left && code == 0) {
+	while (left && save->written_bytes - start < max_bytes && code == 0) {
 		if (!next(save, &save->extent, save->page, &page, &count)) {
 			*ret_done = true;
 			break;
 		}
 		if (count > left)
 			count = left;
+		if (count > WRITE_MAX / SM_MEMORY_PAGE)
+			count = WRITE_MAX / SM_MEMORY_PAGE;
 		/* Before they are looked at: what is written from here on is a later harvest's. */
 		sm_pages_take(&memory->stale, page, count);
 		struct sm_memory_run run;
