@@ -187,14 +187,23 @@ describe("a bake with a service #lab", function()
 	it("has holes where the guest had caches and free pages", function()
 		local warmup = { "sh", "-c", "cat /bin/* >/dev/null; head -c 30000000 /dev/urandom >/dev/shm/x; rm /dev/shm/x" }
 		local function mib(policy)
-			local snapshot <close> = assert(bake { warmup = warmup, drop_caches = policy })
+			local freed = 0
+			local snapshot <close> = assert(bake {
+				warmup = warmup, drop_caches = policy,
+				on_stage = function(name, _, details) freed = name == "trim" and details.freed_mib or freed end,
+			})
 			local vm <close> = assert(snapshot:restore())
 			assert.are.equal("ok", lab.output(vm, { "echo", "ok" }))
-			return snapshot:ram_bytes() / (1 << 20)
+			return snapshot:ram_bytes() / (1 << 20), freed
 		end
-		local none, boot, all = mib "none", mib "boot", mib "all"
+		local none, nothing = mib "none"
+		local boot, freed = mib "boot"
+		local all = mib "all"
 		print(("RAM files: %.1f MiB; without free pages %.1f MiB; without caches %.1f MiB"):format(none, boot, all))
-		assert.is_true(boot + 20 < none)
+		assert.are.equal(0, nothing)
+		assert.is_true(freed > 40, freed)
+		-- The guest gives large free blocks back by itself, after a while: how much of them it has is a matter of time.
+		assert.is_true(boot < none)
 		assert.is_true(all < boot)
 	end)
 end)

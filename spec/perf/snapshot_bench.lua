@@ -66,6 +66,28 @@ local function whole(report)
 	}
 end
 
+-- A restored machine that wrote nothing: what is a hole in its file is not read.
+local function restored(report, memory_mib)
+	local folder <close> = folders.new()
+	do
+		local vm <close> = machine(folder, memory_mib, writes(256, PAGE), guest.nop())
+		assert(vm:snapshot(folder:join "parent"))
+	end
+	local parent <close> = assert(sm.snapshot.open(folder:join "parent"))
+	local vm <close> = assert(parent:restore { paused = true })
+	local path, save, copied = folder:join "snapshot", {}, {}
+	local nothing = milliseconds "true"
+	for i = 1, runs do
+		save[i] = assert(vm:snapshot(path)).capture_us / 1000
+		copied[i] = milliseconds(("cp --sparse=always %s/ram %s"):format(path, folder:join "copy")) - nothing
+		scratch.run(("rm -r %s %s"):format(path, folder:join "copy"))
+	end
+	report {
+		name = ("snapshot.save.restored.%d-mib"):format(memory_mib), unit = "ms", samples = save, against = "cp",
+		against_samples = copied,
+	}
+end
+
 -- Writes to 256 pages all the time; as much again lies still.
 local function pause(report)
 	local folder <close> = folders.new()
@@ -114,6 +136,7 @@ return {
 	tier = "direct",
 	run = function(report)
 		whole(report)
+		restored(report, 1024)
 		pause(report)
 		for _, pages in ipairs { 16, 256, 1024, 4096 } do difference(report, pages) end
 	end,

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define STEP_BYTES (16 * SM_MIB) /* of RAM looked at in one step: others wait that long */
+#define STEP_BYTES (16 * SM_MIB) /* of RAM written in one step: others wait that long */
 #define LEFT_BYTES (256 * 1024)  /* so little is written faster than another round finds out what it is */
 #define ROUNDS_MAX 30
 /* A round that leaves more than this share of what it had to write is no progress: the guest writes as fast. */
@@ -136,7 +136,7 @@ static int last_round(struct sm_machine *machine, struct sm_buf *state, struct s
 	sm_loop_pause(machine->loop);
 	/* State first: saving it may write to RAM (the tables of an interrupt controller). */
 	int code = sm_machine_save(machine, state, err);
-	if (code >= 0 && (capture->live || capture->differing))
+	if (code >= 0 && (capture->live || machine->origin_state))
 		code = sm_machine_harvest(machine, err);
 	if (code >= 0)
 		code = sm_memory_save_round(capture->ram, &capture->left, err);

@@ -82,6 +82,7 @@ int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, st
  *
  * It may change meanwhile, in rounds: each begins with a harvest and sm_memory_save_round, and writes what the file has
  * not, or no longer, as it is.  The last round is one with everything standing still.  One save at a time (-EBUSY).
+ * What was mapped from a hole and was not harvested is not looked at.
  *
  * differing: only what was harvested, to be laid over the files that were mapped; where that would make more than
  * SM_MEMORY_PIECES_MAX pieces, what lies between is written too.  -EINVAL for RAM that was not mapped from files,
@@ -91,7 +92,7 @@ int sm_memory_save_begin(struct sm_memory *memory, int fd, bool differing, struc
                          struct sm_error *err);
 /* *ret_left: bytes that this round is to look at. */
 int sm_memory_save_round(struct sm_memory_save *save, uint64_t *ret_left, struct sm_error *err);
-/* At most about max_bytes of them; *ret_done: that was the rest. */
+/* At most about max_bytes of them, or some more of those that are zero; *ret_done: that was the rest. */
 int sm_memory_save_write(struct sm_memory_save *save, uint64_t max_bytes, bool *ret_done, struct sm_error *err);
 struct sm_memory_saved {
 	uint64_t data_bytes;              /* that the file has, without holes */

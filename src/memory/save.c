@@ -24,6 +24,8 @@ struct sm_memory_save {
 
 /* One write while saving: enough to be cheap a byte. */
 #define WRITE_MAX (4 * SM_MIB)
+/* A look costs less than a write by about this. */
+#define LOOK_FACTOR 8
 /* Fewer bytes are looked at sooner than asked for. */
 #define ASK_MIN (64u << 10)
 
@@ -63,14 +65,61 @@ struct block {
 	unsigned char present[WRITE_MAX / SM_MEMORY_PAGE];
 };
 
-/* Memory that nobody ever touched is not read, which would fault it in: mincore(2) does not find it, nor what was
- * swapped out, so it is asked only where nothing can be.  A page of a file is found by looking. */
-static void find_present(const struct sm_memory *memory, struct block *block)
+/* Of RAM without a file: what nobody ever touched is not there for mincore(2).  Neither is what was swapped out, so it
+ * is asked only where nothing can be. */
+static bool find_touched(const struct sm_memory *memory, struct block *block)
 {
 	struct sysinfo info;
-	bool found = block->run.bytes >= ASK_MIN && !memory->source.nfiles && memory->host_page == SM_MEMORY_PAGE &&
-	             mincore(block->run.hva, block->run.bytes, block->present) == 0 && sysinfo(&info) == 0 &&
-	             info.totalswap == 0;
+	return memory->host_page == SM_MEMORY_PAGE && mincore(block->run.hva, block->run.bytes, block->present) == 0 &&
+	       sysinfo(&info) == 0 && info.totalswap == 0;
+}
+
+/* Of RAM from files: where they have data, in [at, end) of one. */
+static bool find_data(int fd, uint64_t at, uint64_t end, struct block *block)
+{
+	while (at < end) {
+		off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+		if (data < 0)
+			return errno == ENXIO;
+		off_t hole = (uint64_t)data < end ? lseek(fd, data, SEEK_HOLE) : data;
+		if (hole < 0)
+			return false;
+		uint64_t first = (uint64_t)data / SM_MEMORY_PAGE * SM_MEMORY_PAGE;
+		at = ((uint64_t)hole + SM_MEMORY_PAGE - 1) / SM_MEMORY_PAGE * SM_MEMORY_PAGE;
+		for (uint64_t page = first; page < at && page < end; page += SM_MEMORY_PAGE)
+			block->present[(page - block->run.offset) / SM_MEMORY_PAGE] = 1;
+		if (at <= first)
+			break;
+	}
+	return true;
+}
+
+/* A hole that was not written to is one still; what is being written to just now is the next harvest's. */
+static bool find_filled(const struct sm_memory *memory, struct block *block)
+{
+	const struct sm_memory_run *run = &block->run;
+	const uint64_t end = run->offset + run->bytes;
+	memset(block->present, 0, run->bytes / SM_MEMORY_PAGE);
+	for (uint64_t at = run->offset, next = end; at < end; at = next, next = end) {
+		int fd = memory->source.files[sm_memory_source_at(&memory->source, at, &next)];
+		if (!find_data(fd, at, next, block))
+			return false;
+	}
+	uint64_t first, count;
+	for (uint64_t from = run->offset / SM_MEMORY_PAGE;
+	     sm_pages_next(&memory->dirty, from, end / SM_MEMORY_PAGE, &first, &count); from = first + count)
+		memset(&block->present[first - run->offset / SM_MEMORY_PAGE], 1, count);
+	for (uint64_t i = 0; i < run->bytes / SM_MEMORY_PAGE; i++)
+		block->present[i] |= sm_marks_has(&memory->marks, run->offset / SM_MEMORY_PAGE + i);
+	return true;
+}
+
+/* What cannot hold anything is not read: that would fault it in, or fill the host's cache with a file's holes. */
+static void find_present(const struct sm_memory *memory, struct block *block)
+{
+	bool found = false;
+	if (block->run.bytes >= ASK_MIN)
+		found = memory->source.nfiles ? find_filled(memory, block) : find_touched(memory, block);
 	if (!found)
 		memset(block->present, 1, block->run.bytes / SM_MEMORY_PAGE);
 }
@@ -268,16 +317,19 @@ int sm_memory_save_round(struct sm_memory_save *save, uint64_t *ret_left, struct
 int sm_memory_save_write(struct sm_memory_save *save, uint64_t max_bytes, bool *ret_done, struct sm_error *err)
 {
 	struct sm_memory *memory = save->memory;
-	uint64_t left = max_bytes / SM_MEMORY_PAGE, page, count;
+	const uint64_t start = save->written_bytes;
+	uint64_t left = max_bytes / SM_MEMORY_PAGE * LOOK_FACTOR, page, count;
 	int code = 0;
 	*ret_done = false;
-	while (left && code == 0) {
+	while (left && save->written_bytes - start < max_bytes && code == 0) {
 		if (!next(save, &save->extent, save->page, &page, &count)) {
 			*ret_done = true;
 			break;
 		}
 		if (count > left)
 			count = left;
+		if (count > WRITE_MAX / SM_MEMORY_PAGE)
+			count = WRITE_MAX / SM_MEMORY_PAGE;
 		/* Before they are looked at: what is written from here on is a later harvest's. */
 		sm_pages_take(&memory->stale, page, count);
 		struct sm_memory_run run;
