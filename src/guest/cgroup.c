@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define NAME "exec-"
+#define KEEP "keep"
 
 static void format_path(char out[128], unsigned long id, const char *file)
 {
@@ -31,6 +32,9 @@ void sm_cgroup_enable(void)
 	static const char *const controllers[] = { "+memory", "+pids", "+cpu", "+io" };
 	for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++)
 		write_file(SM_CGROUP_ROOT "/cgroup.subtree_control", controllers[i]);
+	/* With the first group below the root the kernel rewrites its own code, and again when the last has gone, with
+	 * all processors held up (static keys of memory accounting).  One that stays spares each process that. */
+	mkdir(SM_CGROUP_ROOT "/" KEEP, 0755);
 }
 
 static int set_memory(unsigned long id, const char *file, uint64_t bytes)
