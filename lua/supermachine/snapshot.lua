@@ -11,10 +11,14 @@ local methods = core.methods "supermachine.snapshot"
 --- Open a snapshot folder.  verify = true hashes RAM and state even when nothing seems to have touched them.  sealed =
 --- true reads both into memory, where they are hashed and nobody can change them: whatever happens to the files then.
 --- kernel: a path; the snapshot must have been made with that very kernel ("EBADMSG" where not, or it does not say).
+--- prefetch = false: neither read the working set ahead at the first restore (a thread does, and no machine waits for
+--- it), nor learn it, where there is none, from the first machine whose agent answers.
 function snapshot.open(path, given)
-	local checked = options.check({ verify = "boolean", sealed = "boolean", kernel = "string" }, given)
+	local checked = options.check({
+		verify = "boolean", sealed = "boolean", prefetch = "boolean", kernel = "string",
+	}, given)
 	local opened, message, code = scheduler.finish(core.snapshot_open_begin(path,
-		options.pick(checked, { "verify", "sealed" })))
+		options.pick(checked, { "verify", "sealed", "prefetch" })))
 	if not opened or not checked.kernel then return opened, message, code end
 	local digest
 	digest, message, code = core.sha256_file(checked.kernel)
@@ -45,7 +49,7 @@ local function restore(self, given, count)
 		end
 	end
 	local checked = options.check({
-		transport = "string", device = "string", timeout_ms = "integer", paused = "boolean",
+		transport = "string", device = "string", timeout_ms = "integer", paused = "boolean", learn = "boolean",
 		hostname = vm.own_options.hostname, env = vm.own_options.env, secrets = vm.own_options.secrets,
 	}, given, 2)
 	if checked.paused and (checked.hostname or checked.secrets) then
@@ -55,7 +59,7 @@ local function restore(self, given, count)
 	local metadata = self:metadata() or {}
 	local machines, message, code = scheduler.finish(self:restore_begin {
 		transport = checked.transport, device = checked.device, timeout_ms = checked.timeout_ms, count = count,
-		resume = not checked.paused, agent = metadata.agent == true, hostname = checked.hostname,
+		learn = checked.learn, resume = not checked.paused, agent = metadata.agent == true, hostname = checked.hostname,
 		secrets = checked.secrets, on_restore = not checked.paused and vm.on_restore(metadata) or nil,
 	})
 	if not machines then return nil, message, code end
@@ -67,8 +71,9 @@ end
 -- vm:id() (in the guest, /run/supermachine/id), boot ID, and machine-id where /etc has one.  The snapshot's on_restore
 -- has ended with code 0 when it is returned.
 -- Options: transport, device, timeout_ms = 30000 for the guest's answer, paused = false (leave it paused, as it was
--- saved, without a new identity); and the machine's own hostname, env (added to the environment of each later process)
--- and secrets = { ["/run/secrets/name"] = value } (files in the guest's memory, mode 0400; gone with the machine).
+-- saved, without a new identity), learn = false (watch it page by page until vm:learn()); and the machine's own
+-- hostname, env (added to the environment of each later process) and secrets = { ["/run/secrets/name"] = value } (files
+-- in the guest's memory, mode 0400; gone with the machine).
 function methods:restore(given)
 	local machines, message, code = restore(self, given, 1)
 	if not machines then return nil, message, code end

@@ -149,9 +149,10 @@ function image:close() end
 ---@class supermachine.snapshot.module
 local snapshot_module = {}
 ---@param path string
----@param options? { verify?: boolean, sealed?: boolean, kernel?: string }  verify: hash RAM and state even when nothing
+---@param options? { verify?: boolean, sealed?: boolean, prefetch?: boolean, kernel?: string }  verify: hash RAM and state even when nothing
 ---seems to have touched them; sealed: keep both in memory, hashed and unchangeable, whatever happens to the files;
----kernel: refuse what was not made with the kernel of this path
+---prefetch = false: the working set is neither read ahead at the first restore nor learned; kernel: refuse what was not
+---made with the kernel of this path
 ---@return supermachine.snapshot?, string? message, string? code
 function snapshot_module.open(path, options) end
 
@@ -167,6 +168,10 @@ function snapshot:metadata() end
 function snapshot:ram_bytes() end
 ---@return string? # the folder of the snapshot that it leans on, of one saved with diff = true
 function snapshot:parent() end
+--- The memory that is read ahead at the first restore, in order, as the folder had it when it was opened.  "ENOENT": none
+--- yet; "EBADMSG": it is ignored, and why.
+---@return { offset: integer, bytes: integer }[]?, string? message, string? code
+function snapshot:working_set() end
 --- A copy, as a new folder, that leans on no other.
 ---@param path string
 ---@return { capture_us: integer, hash_us: integer, sync_us: integer, total_us: integer, ram_bytes: integer }?, string? message, string? code
@@ -181,6 +186,7 @@ function snapshot:flatten(path) end
 ---@field transport? string
 ---@field device? string
 ---@field paused? boolean  as it was saved, paused
+---@field learn? boolean   watch which pages it touches, until vm:learn()
 
 --- A running machine with an identity of its own: random numbers, clock, vm:id(), boot ID, and machine-id where /etc has one.
 ---@param options? supermachine.restore_options
@@ -340,6 +346,10 @@ function vm:trim(options) end
 ---@param options? { diff?: boolean }  diff: of a restored machine, store only the RAM that has changed since
 ---@return supermachine.saved?, string? message, string? code
 function vm:snapshot(path, metadata, options) end
+--- Record what memory it has touched since its restore as its snapshot's working set, in place of what is there: to the
+--- page if it was restored with learn = true (and Linux is 6.7 or later), else with neighbours.
+---@return true?, string? message, string? code
+function vm:learn() end
 --- Make a restored machine what it was when it was restored, in place, with an identity of its own.
 ---@param options? { timeout_ms?: integer, paused?: boolean }
 ---@return { copied_bytes: integer, dropped_bytes: integer, stop_us: integer, memory_us: integer, total_us: integer }?, string? message, string? code

@@ -179,6 +179,13 @@ function methods:snapshot(path, metadata, given)
 	return scheduler.finish(self:snapshot_begin(path, text, checked.diff == true))
 end
 
+--- Record which memory this machine has touched since its restore as the working set of the snapshot that it is of, in
+-- place of what is there: who opens the snapshot from then on has that read ahead at the first restore.  For guests
+-- without the agent, or where the reply that counts comes later than the agent's (a server's first answer).  Of a
+-- machine that was restored with learn = true (and Linux 6.7) it is exact; of others, what the kernel maps with a page
+-- counts as touched, up to 2 MiB.
+function methods:learn() return scheduler.finish(self:learn_begin()) end
+
 --- Make a restored machine what it was when it was restored, in place: only what has changed since is put back.  Its
 -- processes, connections and writes are gone; it runs on with an identity of its own, as after a restore.  Returns
 -- { copied_bytes, dropped_bytes, stop_us, memory_us, total_us }, the guest's answer not in it.  Options: timeout_ms =

@@ -34,6 +34,25 @@ describe("a restored guest #lab", function()
 		return assert(lab.image("busybox"):bake(options))
 	end
 
+	it("leaves its snapshot the pages that it touched until it replied", function()
+		local path
+		for transport, options in pairs { direct = { memory_mib = 128 }, worker = { memory_mib = 160 } } do
+			local snapshot <close> = lab.snapshot(options)
+			path = snapshot:path()
+			os.remove(path .. "/working-set")
+			local fresh = assert(sm.snapshot.open(path))
+			local one <close> = assert(fresh:restore { transport = transport })
+			fresh:close()
+			assert.is_true(one:close() == nil)
+			local again <close> = assert(sm.snapshot.open(path))
+			local bytes = 0
+			for _, extent in ipairs(assert(again:working_set())) do bytes = bytes + extent.bytes end
+			assert.is_true(bytes > 1 << 18 and bytes < options.memory_mib << 20, bytes)
+			local two <close> = assert(again:restore { transport = transport })
+			assert.are.equal("on", lab.shell(two, "echo on"))
+		end
+	end)
+
 	it("was not rebooted", function()
 		local snapshot <close> = nonce_snapshot { memory_mib = 128 }
 		local one <close> = assert(snapshot:restore())

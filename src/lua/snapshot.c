@@ -1,5 +1,5 @@
-/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=}), snapshot:restore_begin{count=, transport=,
- * device=}. */
+/* The snapshot userdata: core.snapshot_open_begin(path, {verify=, sealed=, prefetch=}), snapshot:restore_begin{count=,
+ * transport=, device=}. */
 #include "lua/snapshot.h"
 
 #include "base/fd.h"
@@ -70,13 +70,33 @@ static int snapshot_parent(lua_State *L)
 	return 1;
 }
 
+/* A list of { offset =, bytes = } in the RAM file; nil and why there is none. */
+static int snapshot_working_set(lua_State *L)
+{
+	const struct sm_memory_extents *extents;
+	struct sm_error err = { 0 };
+	int code = sm_snapshot_working_set(sm_lua_snapshot_check(L, 1), &extents, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_createtable(L, (int)extents->count, 0);
+	for (size_t i = 0; i < extents->count; i++) {
+		lua_createtable(L, 0, 2);
+		lua_pushinteger(L, (lua_Integer)extents->list[i].offset);
+		lua_setfield(L, -2, "offset");
+		lua_pushinteger(L, (lua_Integer)extents->list[i].bytes);
+		lua_setfield(L, -2, "bytes");
+		lua_seti(L, -2, (lua_Integer)i + 1);
+	}
+	return 1;
+}
+
 /* ---- restore ------------------------------------------------------------------------------------------------ */
 
 struct restore {
 	struct sm_snapshot *snapshot;
 	enum sm_control_transport transport;
 	char *device;
-	bool resume;
+	bool resume, watched;
 	struct sm_lua_identity identity;
 	unsigned count;
 	struct sm_control **controls;
@@ -114,6 +134,7 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 		.transport = restore->transport,
 		.hv_fd = hv_fd,
 		.paused = !restore->resume,
+		.watched = restore->watched,
 		.identity = restore->identity.options,
 	};
 	struct sm_lua_vm_parts *parts = restore->parts;
@@ -141,11 +162,12 @@ static int restore_push(lua_State *L, void *arg)
 	return 1;
 }
 
-/* restore_begin{count = 1, transport=, device=, resume=, and lua/identity.h's} -> a list of vms: without resume they
- * are paused and have no new identity yet. */
+/* restore_begin{count = 1, transport=, device=, resume=, learn=, and lua/identity.h's} -> a list of vms: without resume
+ * they are paused and have no new identity yet. */
 static int snapshot_restore_begin(lua_State *L)
 {
-	static const char *const known[] = { "count", "transport", "device", "resume", SM_LUA_IDENTITY_OPTIONS, NULL };
+	static const char *const known[] = { "count", "transport", "device", "resume", "learn", SM_LUA_IDENTITY_OPTIONS,
+		                             NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	lua_Integer count = sm_lua_option_integer(L, 2, "count", 1);
@@ -153,6 +175,7 @@ static int snapshot_restore_begin(lua_State *L)
 	enum sm_control_transport transport = sm_lua_vm_transport(L, 2);
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
+	bool watched = sm_lua_option_boolean(L, 2, "learn", false);
 	struct sm_lua_identity identity;
 	int code = sm_lua_identity_read(L, 2, &identity);
 	if (code < 0)
@@ -166,6 +189,7 @@ static int snapshot_restore_begin(lua_State *L)
 	restore->snapshot = sm_snapshot_ref(snapshot);
 	restore->transport = transport;
 	restore->resume = resume;
+	restore->watched = watched;
 	restore->identity = identity;
 	restore->count = (unsigned)count;
 	for (unsigned i = 0; i < restore->count; i++)
@@ -258,12 +282,13 @@ static int opening_push(lua_State *L, void *arg)
 
 static int snapshot_open_begin(lua_State *L)
 {
-	static const char *const known[] = { "verify", "sealed", NULL };
+	static const char *const known[] = { "verify", "sealed", "prefetch", NULL };
 	const char *path = luaL_checkstring(L, 1);
 	sm_lua_options_check(L, 2, known);
 	const struct sm_snapshot_open how = {
 		.verify = sm_lua_option_boolean(L, 2, "verify", false),
 		.sealed = sm_lua_option_boolean(L, 2, "sealed", false),
+		.prefetch = sm_lua_option_boolean(L, 2, "prefetch", true),
 	};
 	struct opening *opening = calloc(1, sizeof *opening);
 	if (!opening)
@@ -283,6 +308,7 @@ static const luaL_Reg methods[] = {
 	{ "metadata_text", snapshot_metadata },
 	{ "ram_bytes", snapshot_ram_bytes },
 	{ "parent", snapshot_parent },
+	{ "working_set", snapshot_working_set },
 	{ "restore_begin", snapshot_restore_begin },
 	{ "flatten_begin", snapshot_flatten_begin },
 	{ NULL, NULL },

@@ -1,4 +1,4 @@
-/* To a snapshot and back to one: vm:snapshot_begin(path, metadata), vm:reset_begin{resume=, ...},
+/* To a snapshot and back to one: vm:snapshot_begin(path, metadata), vm:learn_begin(), vm:reset_begin{resume=, ...},
  * vm:identity_begin{...}. */
 #include "lua/identity.h"
 #include "lua/vm.h"
@@ -98,6 +98,51 @@ static int vm_snapshot_begin(lua_State *L)
 	return sm_lua_op(L, save_run, save, save_free, save_push, 1);
 }
 
+/* ---- the working set ---------------------------------------------------------------------------------------- */
+
+struct learn {
+	struct sm_control *control; /* a reference */
+	struct sm_snapshot *snapshot;
+};
+
+static void learn_free(void *arg)
+{
+	struct learn *learn = arg;
+	sm_control_close(learn->control);
+	sm_snapshot_unref(learn->snapshot);
+	free(learn);
+}
+
+static int learn_run(struct sm_op *op, void *arg, struct sm_error *err)
+{
+	(void)op;
+	struct learn *learn = arg;
+	return sm_snapshot_learn(learn->snapshot, learn->control, err);
+}
+
+static int push_true(lua_State *L, void *arg)
+{
+	(void)arg;
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+static int vm_learn_begin(lua_State *L)
+{
+	const struct sm_lua_vm_parts *parts = sm_lua_vm_check(L, 1);
+	struct sm_error err = { 0 };
+	if (!parts->origin) {
+		int code = sm_error_set(&err, EINVAL, "working set: the machine was booted: it has no snapshot");
+		return sm_lua_fail(L, code, &err);
+	}
+	struct learn *learn = calloc(1, sizeof *learn);
+	if (!learn)
+		return sm_lua_fail(L, ENOMEM, NULL);
+	learn->control = sm_control_ref(parts->control);
+	learn->snapshot = sm_snapshot_ref(parts->origin);
+	return sm_lua_op(L, learn_run, learn, learn_free, push_true, 1);
+}
+
 /* ---- reset -------------------------------------------------------------------------------------------------- */
 
 struct reset {
@@ -177,13 +222,6 @@ static int add_run(struct sm_op *op, void *arg, struct sm_error *err)
 	return code;
 }
 
-static int push_true(lua_State *L, void *arg)
-{
-	(void)arg;
-	lua_pushboolean(L, true);
-	return 1;
-}
-
 /* Host name and secrets for a running machine. */
 static int vm_identity_begin(lua_State *L)
 {
@@ -193,6 +231,7 @@ static int vm_identity_begin(lua_State *L)
 
 const luaL_Reg sm_lua_vm_snapshot_methods[] = {
 	{ "snapshot_begin", vm_snapshot_begin },
+	{ "learn_begin", vm_learn_begin },
 	{ "reset_begin", vm_reset_begin },
 	{ "identity_begin", vm_identity_begin },
 	{ NULL, NULL },

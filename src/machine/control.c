@@ -6,8 +6,10 @@
 #include "machine/worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -219,6 +221,36 @@ int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, s
 		ret->stop_us = sm_get_u32(&in);
 		ret->memory_us = sm_get_u32(&in);
 		ret->total_us = sm_get_u32(&in);
+	}
+	sm_message_done(&request);
+	sm_message_done(&reply);
+	return code;
+}
+
+/* The machine's process opens no path: it is given its own pagemap. */
+static int open_pagemap(const struct sm_control *control, struct sm_error *err)
+{
+	char path[64] = "/proc/self/pagemap";
+	if (control->worker)
+		snprintf(path, sizeof path, "/proc/%d/pagemap", (int)sm_worker_pid(control->worker));
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? sm_error_sys(err, errno, "%s", path) : fd;
+}
+
+int sm_control_touched(struct sm_control *control, struct sm_memory_extents *ret_extents, struct sm_error *err)
+{
+	int pagemap_fd SM_FD_CLEANUP = open_pagemap(control, err);
+	if (pagemap_fd < 0)
+		return pagemap_fd;
+	struct sm_message request, reply;
+	sm_message_init(&request);
+	sm_message_init(&reply);
+	sm_message_put_fd(&request, pagemap_fd);
+	int code = call(control, SM_REQUEST_TOUCHED, &request, &reply, err);
+	if (code >= 0) {
+		struct sm_reader in;
+		sm_reader_init(&in, reply.body.data, reply.body.len);
+		code = sm_memory_extents_get(&in, control->plan.memory_mib * SM_MIB, ret_extents, err);
 	}
 	sm_message_done(&request);
 	sm_message_done(&reply);

@@ -71,6 +71,10 @@ struct sm_control_reset {
 };
 int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, struct sm_error *err);
 
+/* Which RAM of a restored machine was touched since, by guest or host: see sm_memory_touched.  Owned; -EINVAL for a
+ * machine that was booted. */
+int sm_control_touched(struct sm_control *control, struct sm_memory_extents *ret_extents, struct sm_error *err);
+
 /* Streams to and from the guest's vsock: see virtio/virtio.h. */
 int sm_control_connect(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);
 int sm_control_listen(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);

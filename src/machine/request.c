@@ -120,6 +120,7 @@ static void put_ram(struct sm_message *request, const struct sm_memory_source *r
 	for (unsigned i = 0; ram && i < ram->nfiles; i++)
 		sm_message_put_fd(request, ram->files[i]);
 	sm_put_bytes(&request->body, ram ? ram->pieces : NULL, ram ? ram->npieces * sizeof *ram->pieces : 0);
+	sm_put_u8(&request->body, ram && ram->watched);
 }
 
 static int get_ram(struct sm_reader *in, const struct sm_message *request, struct sm_memory_source *ret)
@@ -131,6 +132,7 @@ static int get_ram(struct sm_reader *in, const struct sm_message *request, struc
 		ret->files[ret->nfiles] = sm_message_get_fd(in, request);
 	size_t len = 0;
 	const void *pieces = sm_get_bytes(in, &len);
+	ret->watched = sm_get_u8(in) != 0;
 	if (in->failed || len % sizeof *ret->pieces || len / sizeof *ret->pieces > SM_MEMORY_PIECES_MAX)
 		return -EBADMSG;
 	ret->pieces = malloc(len + 1);
@@ -341,6 +343,21 @@ static int serve_times(struct sm_machine *machine, struct sm_message *reply)
 	return 0;
 }
 
+static int serve_touched(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
+                         struct sm_message *reply, struct sm_error *err)
+{
+	struct sm_memory_extents extents;
+	int pagemap_fd = sm_message_get_fd(in, request);
+	if (pagemap_fd < 0)
+		return sm_error_set(err, EBADF, "touched pages: a descriptor is needed");
+	int code = sm_memory_touched(machine->memory, pagemap_fd, &extents, err);
+	if (code < 0)
+		return code;
+	sm_memory_extents_put(&reply->body, &extents);
+	sm_memory_extents_done(&extents);
+	return 0;
+}
+
 static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const struct sm_message *request,
                     struct sm_message *reply, struct sm_error *err)
 {
@@ -384,6 +401,8 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 		return serve_statistics(*machine, reply);
 	case SM_REQUEST_TIMES:
 		return serve_times(*machine, reply);
+	case SM_REQUEST_TOUCHED:
+		return serve_touched(*machine, &in, request, reply, err);
 	}
 	return sm_error_set(err, ENOSYS, "control request %u is unknown", op);
 }

@@ -106,3 +106,29 @@ bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, stru
 {
 	return sm_memory_next_run(memory, &memory->dirty, offset, ret);
 }
+
+int sm_memory_collect(const struct sm_memory *memory, const struct sm_pages *pages, uint64_t gap,
+                      struct sm_memory_extents *ret)
+{
+	const uint64_t page = memory->host_page;
+	size_t room = 0;
+	struct sm_memory_run run;
+	ret->count = 0;
+	for (uint64_t offset = 0; sm_memory_next_run(memory, pages, &offset, &run);) {
+		uint64_t start = run.offset / page * page, end = (run.offset + run.bytes + page - 1) / page * page;
+		struct sm_memory_extent *last = ret->count ? &ret->list[ret->count - 1] : NULL;
+		if (last && start <= last->offset + last->bytes + gap) {
+			last->bytes = end - last->offset;
+			continue;
+		}
+		if (ret->count == room) {
+			room = room ? 2 * room : 64;
+			struct sm_memory_extent *list = realloc(ret->list, room * sizeof *list);
+			if (!list)
+				return -ENOMEM;
+			ret->list = list;
+		}
+		ret->list[ret->count++] = (struct sm_memory_extent){ start, end - start };
+	}
+	return 0;
+}

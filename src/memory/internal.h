@@ -30,6 +30,7 @@ struct sm_memory {
 	 * mapped. */
 	const uint8_t *views[SM_MEMORY_FILES_MAX];
 	struct timespec written[SM_MEMORY_FILES_MAX];
+	int watch_fd; /* touched.c; -1: not watched */
 };
 
 /* The part of a region that lies in [offset, offset + bytes) of the RAM file; false: none. */
@@ -38,6 +39,15 @@ bool sm_memory_clip(const struct sm_memory_region *region, uint64_t offset, uint
 /* dirty.c: as sm_memory_next_dirty, of any set. */
 bool sm_memory_next_run(const struct sm_memory *memory, const struct sm_pages *pages, uint64_t *offset,
                         struct sm_memory_run *ret);
+/* Runs of a set's host pages; those with at most `gap` bytes between them are one.  ret: a zeroed one, or an earlier
+ * answer, whose list is used again; the caller's on failure, too.  -ENOMEM. */
+int sm_memory_collect(const struct sm_memory *memory, const struct sm_pages *pages, uint64_t gap,
+                      struct sm_memory_extents *ret);
+
+/* touched.c: have each page that is touched mapped alone, as far as the kernel can.  unwatch: safe when not, and twice.
+ */
+void sm_memory_watch(struct sm_memory *memory);
+void sm_memory_unwatch(struct sm_memory *memory);
 
 /* A file that RAM is mapped from: -EBADMSG when it is not one of at least the RAM's size.  ret_written: when it last
  * changed. */

@@ -119,6 +119,7 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 	int code = 0;
 	uint64_t page = page_bytes ? page_bytes : (uint64_t)sysconf(_SC_PAGESIZE);
 	memory->host_page = page;
+	memory->watch_fd = -1;
 	for (unsigned i = 0; i < plan->nram; i++) {
 		if (plan->ram[i].gpa % page || plan->ram[i].bytes % page) {
 			code = sm_error_set(err, EINVAL, "guest RAM at 0x%llx is not made of host pages (%llu bytes)",
@@ -146,6 +147,8 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 		code = map_region(memory, i, err);
 	if (code < 0)
 		goto fail;
+	if (memory->source.watched)
+		sm_memory_watch(memory);
 	*ret_memory = memory;
 	return 0;
 fail:
@@ -157,6 +160,7 @@ void sm_memory_free(struct sm_memory *memory)
 {
 	if (!memory)
 		return;
+	sm_memory_unwatch(memory);
 	for (size_t i = 0; i < memory->nregions; i++)
 		if (memory->reservations[i].start)
 			munmap(memory->reservations[i].start, memory->reservations[i].bytes);

@@ -68,6 +68,13 @@ struct sm_memory_run {
 };
 bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, struct sm_memory_run *ret);
 
+/* touched.c.  What of the RAM was read or written through this mapping since sm_memory_new, and is still at hand: in at
+ * most SM_MEMORY_PIECES_MAX extents of the RAM file, so that little may be in between.  Of RAM whose source says
+ * `watched` that is exact, from Linux 6.7 on, and the watch ends with this; else a page brings along what the kernel
+ * maps with it (fault-around, huge pages).  pagemap_fd: /proc/PID/pagemap of this process.  -EINVAL for RAM that is not
+ * of a snapshot.  One thread at a time; *ret is the caller's. */
+int sm_memory_touched(struct sm_memory *memory, int pagemap_fd, struct sm_memory_extents *ret, struct sm_error *err);
+
 /* rewind.c.  Make all RAM what the files say; nothing is dirty then.  -EBADMSG for a file that was cut or written to
  * since it was mapped: all that was dirty still is.  Few pages are copied, of many the rest is given back to the host;
  * what the rewind before has copied, and nobody wrote to since, is given back too, so private memory does not grow from

@@ -182,40 +182,14 @@ static int write_run(struct sm_memory_save *save, const struct sm_memory_run *ru
 
 /* ---- what differs ------------------------------------------------------------------------------------------- */
 
-/* Runs of dirty host pages; those with at most `gap` bytes between them are one. */
-static int collect(const struct sm_memory *memory, uint64_t gap, struct sm_memory_extents *ret)
-{
-	const uint64_t page = memory->host_page;
-	size_t room = 0;
-	struct sm_memory_run run;
-	ret->count = 0;
-	for (uint64_t offset = 0; sm_memory_next_dirty(memory, &offset, &run);) {
-		uint64_t start = run.offset / page * page, end = (run.offset + run.bytes + page - 1) / page * page;
-		struct sm_memory_extent *last = ret->count ? &ret->list[ret->count - 1] : NULL;
-		if (last && start <= last->offset + last->bytes + gap) {
-			last->bytes = end - last->offset;
-			continue;
-		}
-		if (ret->count == room) {
-			room = room ? 2 * room : 64;
-			struct sm_memory_extent *list = realloc(ret->list, room * sizeof *list);
-			if (!list)
-				return -ENOMEM;
-			ret->list = list;
-		}
-		ret->list[ret->count++] = (struct sm_memory_extent){ start, end - start };
-	}
-	return 0;
-}
-
 static int choose_extents(const struct sm_memory *memory, struct sm_memory_extents *extents, struct sm_error *err)
 {
-	int code = collect(memory, 0, extents);
+	int code = sm_memory_collect(memory, &memory->dirty, 0, extents);
 	for (uint64_t gap = memory->host_page; code == 0 && gap < memory->bytes; gap *= 2) {
 		if (extents->count <= SM_MEMORY_PIECES_MAX &&
 		    sm_memory_source_count(&memory->source, extents) <= SM_MEMORY_PIECES_MAX)
 			return 0;
-		code = collect(memory, gap, extents);
+		code = sm_memory_collect(memory, &memory->dirty, gap, extents);
 	}
 	if (code < 0)
 		return sm_error_sys(err, code, "dirty pages");

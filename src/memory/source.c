@@ -163,7 +163,7 @@ unsigned sm_memory_source_at(const struct sm_memory_source *source, uint64_t off
 
 int sm_memory_source_copy(const struct sm_memory_source *from, struct sm_memory_source *ret, struct sm_error *err)
 {
-	*ret = (struct sm_memory_source){ .npieces = from->npieces };
+	*ret = (struct sm_memory_source){ .npieces = from->npieces, .watched = from->watched };
 	ret->pieces = calloc(from->npieces ? from->npieces : 1, sizeof *ret->pieces);
 	if (!ret->pieces)
 		return sm_error_set(err, ENOMEM, "RAM files: out of memory");

@@ -8,6 +8,7 @@
 #include "base/codec.h"
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,6 +42,7 @@ struct sm_memory_source {
 	int files[SM_MEMORY_FILES_MAX]; /* borrowed, unless it was copied */
 	size_t npieces;
 	struct sm_memory_piece *pieces; /* owned; by offset, without overlap */
+	bool watched; /* mapped so that sm_memory_touched can tell pages apart; a page fault for each */
 };
 
 /* Lay a file over what is there; `extents` NULL: the first file.  -E2BIG for too many files or pieces. */

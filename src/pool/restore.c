@@ -10,13 +10,18 @@ int sm_restore(struct sm_snapshot *snapshot, const struct sm_restore_options *op
                struct sm_error *err)
 {
 	struct sm_control *control;
-	int code = sm_snapshot_restore(snapshot, options->transport, options->hv_fd, &control, err);
+	/* Without an agent nobody replies. */
+	bool learner = !options->paused && options->identity.agent && sm_snapshot_wants_learner(snapshot);
+	int code = sm_snapshot_restore(snapshot, options->transport, options->hv_fd, learner || options->watched,
+	                               &control, err);
 	if (code < 0)
 		return code;
 	if (!options->paused) {
 		code = sm_control_resume(control, err);
 		if (code >= 0)
 			code = sm_identity_renew(control, &options->identity, err);
+		if (code >= 0 && learner)
+			sm_snapshot_replied(snapshot, control);
 	}
 	if (code < 0) {
 		sm_control_close(control);

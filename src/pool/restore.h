@@ -11,8 +11,9 @@
 
 struct sm_restore_options {
 	enum sm_control_transport transport;
-	int hv_fd;   /* borrowed */
-	bool paused; /* as it was saved: without a new identity */
+	int hv_fd;    /* borrowed */
+	bool paused;  /* as it was saved: without a new identity */
+	bool watched; /* for sm_snapshot_learn */
 	struct sm_identity_options identity;
 };
 

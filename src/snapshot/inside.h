@@ -5,7 +5,20 @@
 #include "snapshot/format.h"
 #include "snapshot/snapshot.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
+
+/* What the RAM files are read ahead by.  Written to by open, and by whoever has set `begun`. */
+struct sm_working_set {
+	struct sm_memory_extents extents; /* as the file said when the snapshot was opened */
+	struct sm_error why_not;          /* code 0: it said */
+	bool wanted;
+	atomic_bool begun;  /* the one thread is somebody's to start: to read ahead or, without extents, to write */
+	atomic_bool cancel; /* what it still has to read */
+	bool started;       /* to be joined */
+	pthread_t thread;
+	struct sm_memory_extents learned; /* what it writes */
+};
 
 struct sm_snapshot {
 	atomic_int references;
@@ -17,7 +30,14 @@ struct sm_snapshot {
 	struct sm_memory_source ram;    /* of these */
 	int state_fd;
 	struct sm_opened opened; /* the disks, kept open so that a restore opens nothing */
+	struct sm_working_set working_set;
 };
+
+/* working_set.c.  Nothing that goes wrong with it is an error of the snapshot. */
+void sm_working_set_open(struct sm_snapshot *snapshot, const struct sm_snapshot_open *how);
+void sm_working_set_close(struct sm_snapshot *snapshot); /* joins its thread, before the files are closed */
+/* The RAM files are about to be mapped: the first time, what there is of the set is read ahead.  Any thread. */
+void sm_working_set_prefetch(struct sm_snapshot *snapshot);
 
 /* A new folder at `path`, whole or not at all.  `fill` writes the RAM and state files, and says in meta what is in
  * them; meta has plan, sources, metadata and parent, and gets the rest. */

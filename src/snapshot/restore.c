@@ -87,6 +87,8 @@ static int open_all(struct sm_snapshot *snapshot, const struct sm_snapshot_open 
 	code = snapshot->state_fd = open_file(snapshot->path, "state", &snapshot->meta.state, how, err);
 	if (code >= 0)
 		code = sm_sources_open(&snapshot->meta.sources, &snapshot->opened, err);
+	if (code >= 0)
+		sm_working_set_open(snapshot, how);
 	return code;
 }
 
@@ -120,6 +122,7 @@ void sm_snapshot_unref(struct sm_snapshot *snapshot)
 {
 	if (!snapshot || atomic_fetch_sub(&snapshot->references, 1) > 1)
 		return;
+	sm_working_set_close(snapshot);
 	sm_opened_done(&snapshot->opened);
 	sm_memory_source_done(&snapshot->ram);
 	while (snapshot->nfiles > 0)
@@ -160,16 +163,19 @@ uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot)
 	return snapshot->meta.ram_data_bytes;
 }
 
-int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
+int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd, bool watched,
                         struct sm_control **ret_control, struct sm_error *err)
 {
+	struct sm_memory_source ram = snapshot->ram; /* borrowed */
+	ram.watched = watched;
+	sm_working_set_prefetch(snapshot);
 	const struct sm_control_build build = {
 		.plan = &snapshot->meta.plan,
 		.hv_fd = hv_fd,
 		.kernel_fd = -1,
 		.initrd_fd = -1,
 		.state_fd = snapshot->state_fd,
-		.ram = &snapshot->ram,
+		.ram = &ram,
 		.ndisks = snapshot->opened.ndisks,
 		.disks = snapshot->opened.disks,
 	};

@@ -4,6 +4,7 @@
  *   state           vCPUs, interrupt controllers, clock, devices (base/codec records, machine/state.c)
  *   ram             guest RAM, zero pages are holes
  *   manifest.json   what of this people and tools may want; never read back
+ *   working-set     which RAM a machine touches until its first reply; comes later, and all works without it
  *
  * A snapshot of a restored machine can have in `ram` only what has changed since: then meta names the parent by path
  * and by the hash of its meta, and says which RAM is the child's own (its holes there are zeros).  Opening such a one
@@ -48,8 +49,10 @@ int sm_snapshot_flatten(struct sm_snapshot *snapshot, const char *path, struct s
 
 /* Open and check.  -ENOENT, -EBADMSG naming the file and what is wrong, -ENOMEM for a sealed copy that does not fit. */
 struct sm_snapshot_open {
-	bool verify; /* hash whatever the stamps say */
-	bool sealed; /* RAM and state are read into memory, hashed there, and can be changed by nobody from then on */
+	bool verify;   /* hash whatever the stamps say */
+	bool sealed;   /* RAM and state are read into memory, hashed there, and can be changed by nobody from then on */
+	bool prefetch; /* the working set is read ahead by a thread at the first restore, or learned where there is none
+	                */
 };
 int sm_snapshot_open(const char *path, const struct sm_snapshot_open *how, struct sm_snapshot **ret_snapshot,
                      struct sm_error *err);
@@ -64,8 +67,24 @@ const struct sm_sources *sm_snapshot_sources(const struct sm_snapshot *snapshot)
 const void *sm_snapshot_metadata(const struct sm_snapshot *snapshot, size_t *ret_len);
 uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot); /* stored */
 
-/* A paused machine from the snapshot: the same build as a cold boot, with state instead of a kernel.  Any thread. */
-int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd,
+/* A paused machine from the snapshot: the same build as a cold boot, with state instead of a kernel.  watched: its
+ * working set is to be learned (page by page, and a fault for each, until then).  Any thread. */
+int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd, bool watched,
                         struct sm_control **ret_control, struct sm_error *err);
+
+/* The working set: extents of the RAM files that a machine touches between its restore and its first reply.  What is
+ * read back is bounded and inside RAM, and of this very snapshot (the hash of its meta); otherwise it is as if it was
+ * not there.
+ *
+ * wants_learner: with `prefetch`, true once since open, and only if there was no set then: whoever asked is to restore
+ * a watched machine, and to say when its guest has replied.  Then it is looked at, and a thread writes the file.
+ * learn: look and write now, in place of what is there.  Of a machine that is not watched, neighbours of what it
+ * touched may count too.  -EINVAL for one that was booted, -EROFS and the like. */
+bool sm_snapshot_wants_learner(struct sm_snapshot *snapshot);
+void sm_snapshot_replied(struct sm_snapshot *snapshot, struct sm_control *control);
+int sm_snapshot_learn(struct sm_snapshot *snapshot, struct sm_control *control, struct sm_error *err);
+/* As it was when the snapshot was opened; borrowed.  -ENOENT: none; -EBADMSG: ignored, and why. */
+int sm_snapshot_working_set(const struct sm_snapshot *snapshot, const struct sm_memory_extents **ret_extents,
+                            struct sm_error *err);
 
 #endif
