@@ -5,9 +5,13 @@ local resources = require "spec.support.resources"
 local scheduler = require "supermachine.scheduler"
 local sm = require "supermachine"
 
--- SUPERMACHINE_CYCLES=2000 for a soak.
-local cycles = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "32"))
+-- SUPERMACHINE_CYCLES=2000 SUPERMACHINE_VCPUS=4 for a soak.  In an emulated host that goes with TESTHOST_CPUS=1 only:
+-- with more, its own kernel dies within some hundred turns of so many vCPUs (vendor/testhost/README.md).
+local cycles = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "24"))
+local vcpus = math.tointeger(tonumber((os.getenv "SUPERMACHINE_VCPUS" or "1"):match "%d+"))
 local machines <const> = 8
+-- What the guests' turns write differs by so much, each machine.
+local turn_kib <const> = 4096
 
 describe("a pool in use #lab", function()
 	local function use(pool, cycle)
@@ -38,19 +42,30 @@ describe("a pool in use #lab", function()
 		end
 	end
 
-	it(("takes %d turns of 8 machines with 4 vCPUs, and none fails, and nothing grows"):format(cycles), function()
-		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = 4 }
+	-- What a machine had open for its identity may close just after it is ready.
+	local function settled(before)
+		local now = resources.now()
+		for _ = 1, 100 do
+			if now.descriptors <= before.descriptors then break end
+			scheduler.sleep(20)
+			now = resources.now()
+		end
+		return now
+	end
+
+	local name = ("takes %d turns of 8 machines with %d vCPUs, and none fails, and nothing grows"):format(cycles, vcpus)
+	it(name, function()
+		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = vcpus }
 		local pool <close> = assert(sm.pool.new(snapshot, { min = machines, max = machines }))
 		use_all(pool, 2 * machines)
 		local before = resources.now()
 		use_all(pool, cycles)
-		local after, stats = resources.now(), pool:stats()
+		local after, stats = settled(before), pool:stats()
 		assert.are.same({ 0, machines, 0 }, { stats.failed, stats.restored, stats.in_use })
 		assert.are.equal(before.descriptors, after.descriptors)
 		assert.are.equal(before.threads, after.threads)
 		if build.dir:match "/address$" or build.dir:match "/thread$" then return end
-		-- A page a turn would be 8 MiB for 2,000; what the guests' last turns have written differs by some.
-		assert.is_true(after.anonymous_kib - before.anonymous_kib < 6144,
+		assert.is_true(after.anonymous_kib - before.anonymous_kib < machines * turn_kib,
 			("memory grew from %d to %d KiB"):format(before.anonymous_kib, after.anonymous_kib))
 	end)
 end)

@@ -101,10 +101,10 @@ print "unharmed"
 for _, transport in ipairs { "direct", "worker" } do
 	describe("a request for memory that is refused (" .. transport .. ") #kvm", function()
 		it("is an error wherever it happens, and nothing stays", function()
-			local module = build.dir .. "/lib/supermachine/core.so"
-			if scratch.run(("nm -D --undefined-only '%s'"):format(module)):find "__[at]san_" then
-				pending "the build is sanitized: stock lua5.4 cannot load it"
+			if build.dir:match "/address$" or build.dir:match "/thread$" then
+				return pending "the build is sanitized: stock lua5.4 cannot load it"
 			end
+			if not scratch.has "lua5.4" then return pending "lua5.4 is not installed" end
 			local folder <close> = folders.new()
 			local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.spin())
 			folder:write("script.lua", script)
