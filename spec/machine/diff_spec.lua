@@ -126,7 +126,7 @@ describe("a diff snapshot #kvm", function()
 		local at = data - guest.ram_base
 		local function word(path) return string.unpack("<I4", ram(path), at + 1) end
 		local parent <close> = saved(folder, "first",
-			guest.store(data, 0x5a5a5a5a) .. pause .. guest.store(data, 0) .. pause)
+			guest.store(data, 0x5a5a5a5a) .. pause .. guest.print "full" .. pause .. guest.store(data, 0) .. pause)
 		-- Snapshots of machines that go on from `origin`, until the word is as wanted.
 		local function until_word(origin, name, wanted)
 			for i = 1, 200 do
