@@ -5,8 +5,7 @@ local resources = require "spec.support.resources"
 local scheduler = require "supermachine.scheduler"
 local sm = require "supermachine"
 
--- SUPERMACHINE_CYCLES=2000 SUPERMACHINE_VCPUS=4 for a soak.  In an emulated host that goes with TESTHOST_CPUS=1 only:
--- with more, its own kernel dies within some hundred turns of so many vCPUs (vendor/testhost/README.md).
+-- SUPERMACHINE_CYCLES=2000 SUPERMACHINE_VCPUS=4 for a soak.
 local cycles = math.tointeger(tonumber(os.getenv "SUPERMACHINE_CYCLES" or "24"))
 local vcpus = math.tointeger(tonumber((os.getenv "SUPERMACHINE_VCPUS" or "1"):match "%d+"))
 local machines <const> = 8
