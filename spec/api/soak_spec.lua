@@ -13,6 +13,14 @@ local machines <const> = 8
 local turn_kib <const> = 4096
 
 describe("a pool in use #lab", function()
+	-- Until all are back: as many threads and descriptors as before.
+	local function await_all(pool)
+		while pool:stats().ready < machines do
+			assert.are.equal(0, pool:stats().failed)
+			scheduler.sleep(5)
+		end
+	end
+
 	local function use(pool, cycle)
 		local vm <close> = assert(pool:acquire { timeout_ms = 120000 })
 		local word = ("cycle-%d"):format(cycle)
@@ -34,11 +42,18 @@ describe("a pool in use #lab", function()
 			end
 		end)
 		assert.are.equal(count, cycle)
-		-- All are back: as many threads and descriptors as before.
-		while pool:stats().ready < machines do
-			assert.are.equal(0, pool:stats().failed)
-			scheduler.sleep(5)
+		await_all(pool)
+	end
+
+	-- Each has been used: what a turn writes is private memory from the first on.
+	local function use_each(pool)
+		local all = {}
+		for i = 1, machines do
+			all[i] = assert(pool:acquire { timeout_ms = 120000 })
+			lab.shell(all[i], "echo " .. i .. " >/dev/shm/mine")
 		end
+		for _, vm in ipairs(all) do vm:close() end
+		await_all(pool)
 	end
 
 	-- What a machine had open for its identity may close just after it is ready.
@@ -56,7 +71,7 @@ describe("a pool in use #lab", function()
 	it(name, function()
 		local snapshot <close> = lab.snapshot { memory_mib = 128, vcpus = vcpus }
 		local pool <close> = assert(sm.pool.new(snapshot, { min = machines, max = machines }))
-		use_all(pool, 2 * machines)
+		for _ = 1, 2 do use_each(pool) end
 		local before = resources.now()
 		use_all(pool, cycles)
 		local after, stats = settled(before), pool:stats()
