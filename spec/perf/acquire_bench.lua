@@ -8,7 +8,7 @@ local runs <const> = 500
 
 -- Says x, and sleeps.
 local function snapshot_of(folder)
-	local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.sleep())
+	local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.idle())
 	local vm <close> = assert(sm.vm.new { kernel = kernel, memory_mib = 16 })
 	assert(vm:resume())
 	while vm:console() == "" do end

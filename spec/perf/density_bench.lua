@@ -28,7 +28,7 @@ end
 
 -- Says x, and sleeps.
 local function snapshot_of(folder, memory_mib, vcpus)
-	local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.sleep())
+	local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.idle())
 	local vm <close> = assert(sm.vm.new { kernel = kernel, memory_mib = memory_mib, vcpus = vcpus })
 	assert(vm:resume())
 	while vm:console() == "" do end

@@ -43,6 +43,7 @@ function guest.wfi() return op(0xd503207f) end
 function guest.nop() return op(0xd503201f) end
 function guest.spin() return guest.b(0) end
 function guest.sleep() return guest.wfi() .. guest.b(-4) end
+guest.idle = guest.sleep
 
 --- PSCI: the call's number to x0, what it takes to x1 and on.
 function guest.psci(number, ...)

@@ -27,6 +27,8 @@ function guest.cli() return "\xfa" end
 function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again
 function guest.halt() return guest.cli() .. guest.hlt() end
 function guest.sleep() return "\xfb" .. guest.hlt() end -- sti
+-- The same, deaf to the PICs: there is no handler for what they have to say.
+function guest.idle() return guest.out8(0x21, 0xff) .. guest.out8(0xa1, 0xff) .. guest.sleep() end
 function guest.nop() return "\x90" end
 function guest.spin() return "\xeb\xfe" end
 function guest.triple_fault() -- an empty IDT, then an invalid opcode
