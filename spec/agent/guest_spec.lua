@@ -85,6 +85,10 @@ describe("the agent in a machine #lab", function()
 		assert.are.equal("1", cgroups())
 	end)
 
+	it("keeps a cgroup of its own below the root, so that the first process's is not the first", function()
+		assert.are.equal("keep", lab.shell(vm, "ls /sys/fs/cgroup | grep ^keep"))
+	end)
+
 	it("lets those live that a process left behind, and removes their cgroup when they end", function()
 		local pid = lab.shell(vm, "sleep 1000 >/dev/null 2>&1 & echo $!")
 		assert.are.equal("2", cgroups())

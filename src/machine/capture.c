@@ -155,12 +155,9 @@ static int end(struct sm_machine *machine, struct sm_buf *state, struct sm_error
 	if (code >= 0)
 		code = last_round(machine, state, err);
 	if (running && !atomic_load(&machine->ended)) {
-		struct sm_error second;
-		int resumed = sm_machine_resume(machine, &second);
-		if (resumed < 0 && code >= 0) {
-			*err = second;
+		int resumed = sm_machine_resume(machine, code < 0 ? NULL : err);
+		if (resumed < 0 && code >= 0)
 			code = resumed;
-		}
 	}
 	capture->result.rounds++;
 	if (running)
