@@ -46,11 +46,13 @@ MUSL_CC ?= musl-gcc
 
 # Flags ------------------------------------------------------------------------------------------
 
-LIBRARIES := libcrypto zlib libisal libcjson libcurl libarchive
+LIBRARIES := libcrypto zlib libisal libcjson
+# Only their headers: they are loaded when they are used (base/library.h).
+LATE      := libcurl libarchive
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes $(if $(WERROR),-Werror)
 SANITIZE := $(if $(SAN),-fsanitize=$(SAN)$(if $(filter address,$(SAN)),$(comma)undefined) -fno-omit-frame-pointer)
-CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES) 2>/dev/null)
+CPPFLAGS_ALL = -Isrc -D_GNU_SOURCE -DSM_PREFIX='"$(PREFIX)"' $(shell $(PKG_CONFIG) --cflags lua5.4 $(LIBRARIES) $(LATE) 2>/dev/null)
 CFLAGS_ALL = $(TARGET) -std=gnu17 $(CFLAGS) -fPIC -fvisibility=hidden -pthread $(WARNINGS) $(SANITIZE)
 LIBS = -Wl,--as-needed $(shell $(PKG_CONFIG) --libs $(LIBRARIES) 2>/dev/null) -lfdt -lm -ldl -pthread
 # Only some versions of pkg-config put the other root before a variable.
@@ -73,7 +75,9 @@ LUA_SOURCES   := $(sort $(wildcard src/lua/*.c))
 GUEST_SOURCES := $(sort $(wildcard src/guest/*.c))
 SPEC_PRELOADS := $(sort $(wildcard spec/*/*_preload.c))
 FUZZ_SOURCES  := $(sort $(wildcard spec/fuzz/*.c))
-SPEC_SOURCES  := $(filter-out $(OTHER_ARCH) $(SPEC_PRELOADS) $(FUZZ_SOURCES),$(sort $(wildcard spec/*/*.c)))
+SUITE_SOURCES := $(sort $(wildcard spec/fs/*.c))
+SPEC_STATIC   := spec/perf/fs_load.c
+SPEC_SOURCES  := $(filter-out $(OTHER_ARCH) $(SPEC_PRELOADS) $(FUZZ_SOURCES) $(SUITE_SOURCES) $(SPEC_STATIC),$(sort $(wildcard spec/*/*.c)))
 ALL_C         := $(sort $(wildcard src/*.[ch] src/*/*.[ch] src/*/*/*.[ch] spec/*/*.[ch]))
 
 object = $(patsubst src/%.c,$(BUILD)/obj/%.o,$(1))
@@ -82,6 +86,9 @@ LUA_OBJECTS   := $(call object,$(LUA_SOURCES))
 MAIN_OBJECT   := $(BUILD)/obj/main.o
 GUEST_OBJECTS := $(patsubst src/%.c,$(BUILD)/obj/%.o,$(GUEST_SOURCES))
 SPEC_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(SPEC_SOURCES)) $(patsubst %.c,$(BUILD)/%.so,$(SPEC_PRELOADS))
+SUITE_OBJECTS := $(patsubst %.c,$(BUILD)/obj/%.o,$(SUITE_SOURCES))
+SUITE         := $(BUILD)/spec/fs/posix
+STATIC_PROGRAMS := $(SUITE) $(patsubst %.c,$(BUILD)/%,$(wildcard $(SPEC_STATIC)))
 
 EXE     := $(BUILD)/supermachine
 MODULE  := $(BUILD)/lib/supermachine/core.so
@@ -89,7 +96,7 @@ GUEST   := $(if $(GUEST_SOURCES),$(BUILD)/supermachine-guest)
 ARCHIVE := $(BUILD)/libsupermachine.a
 
 .PHONY: all
-all: $(EXE) $(MODULE) $(GUEST) $(SPEC_PROGRAMS)
+all: $(EXE) $(MODULE) $(GUEST) $(SPEC_PROGRAMS) $(STATIC_PROGRAMS)
 
 # A changed compiler or flag rebuilds what it made; a missing package is named before any compiler error.
 
@@ -147,7 +154,28 @@ $(filter-out %.so,$(SPEC_PROGRAMS)): $(BUILD)/%: %.c $(BUILD)/.flags $(ARCHIVE)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -MMD -MP -MF $@.d -o $@ $< $(ARCHIVE) $(LDFLAGS) $(LIBS)
 
--include $(ROOM_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d) $(MAIN_OBJECT:.o=.d) $(GUEST_OBJECTS:.o=.d) $(SPEC_PROGRAMS:=.d)
+# What specs run in guests: static, by the guest's own C library.  The file-system suite's calls go by its mutants.
+MUSL_SPEC := $(MUSL_CC) -std=gnu17 -O1 -g -D_GNU_SOURCE $(WARNINGS) -fno-pie \
+	-idirafter $(SYSROOT)/usr/include -idirafter $(SYSROOT)/usr/include/$(ARCH)-linux-gnu
+WRAPPED   := $(shell sed -s -n 's/^WRAP(\(.*\)).*/\1/p' spec/fs/mutants_*.c)
+
+$(SUITE_OBJECTS): $(BUILD)/obj/spec/%.o: spec/%.c $(BUILD)/.flags | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,MUSL,$<)
+	$(Q)$(MUSL_SPEC) -MMD -MP -c -o $@ $<
+
+$(SUITE): $(SUITE_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(MUSL_CC) -static -no-pie -o $@ $(SUITE_OBJECTS) $(WRAPPED:%=-Wl$(comma)--wrap=%)
+
+$(filter-out $(SUITE),$(STATIC_PROGRAMS)): $(BUILD)/%: %.c $(BUILD)/.flags | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,MUSL,$<)
+	$(Q)$(MUSL_SPEC) -MMD -MP -MF $@.d -static -no-pie -o $@ $<
+
+-include $(ROOM_OBJECTS:.o=.d) $(LUA_OBJECTS:.o=.d) $(MAIN_OBJECT:.o=.d) $(GUEST_OBJECTS:.o=.d) $(SUITE_OBJECTS:.o=.d) \
+	$(SPEC_PROGRAMS:=.d) $(STATIC_PROGRAMS:=.d)
 
 # What a stranger types ----------------------------------------------------------------------------
 
@@ -194,8 +222,9 @@ BENCH_LAB := $(EXE) spec/perf/run.lua --tier=lab --out=$(BUILD)/bench-lab.json
 BENCH     := $(EXE) spec/perf/run.lua --merge=$(BUILD)/bench-lab.json --out=$(BUILD)/bench.json
 bench: all $(OWN_KERNEL)
 	vendor/images/make $(BUILD)/images $(ARCH) >/dev/null
-	@if [ -z '$(CROSS)' ] && [ -w /dev/kvm ]; then $(IN_LAB) '$(BENCH_LAB)' && $(BENCH); \
-	else $(IN_LAB) '$(BENCH_LAB) && $(BENCH)'; fi
+	@rm -f $(BUILD)/bench-lab.json
+	@if [ -z '$(CROSS)' ] && [ -w /dev/kvm ]; then $(IN_LAB) '$(BENCH_LAB)'; lab=$$?; $(BENCH) && exit $$lab; \
+	else $(IN_LAB) '$(BENCH_LAB); lab=$$?; $(BENCH) && exit $$lab'; fi
 
 plot: $(EXE)
 	@vendor/missing plot

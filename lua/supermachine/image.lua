@@ -1,11 +1,14 @@
 --- Images: pulled, turned into a root file system, booted and baked into a snapshot.
 local core = require "supermachine.core"
+local foreign = require "supermachine.foreign"
+local mounts = require "supermachine.mounts"
 local options = require "supermachine.options"
 local paths = require "supermachine.paths"
 local scheduler = require "supermachine.scheduler"
 local service = require "supermachine.service"
 local snapshot = require "supermachine.snapshot"
 local vm = require "supermachine.vm"
+local volumes = require "supermachine.volumes"
 
 local image = {}
 local methods = core.methods "supermachine.image"
@@ -43,10 +46,11 @@ local boot_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", modules = "string", cmdline = "string",
 	cpu_disable = "string", volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer",
 	transport = "string", device = "string", timeout_ms = "integer", on_stage = "function", on_restore = "list",
+	mounts = "list", volumes = "list", emulator = "string",
 }
 local machine_keys = {
 	"vcpus", "memory_mib", "cmdline", "cpu_disable", "volume_slots", "mount_slots", "net", "dax_mib", "transport",
-	"device",
+	"device", "mounts", "volumes",
 }
 
 -- What exec falls back to.
@@ -68,10 +72,18 @@ local function stopwatch(on_stage)
 	end
 end
 
--- Kernel, initramfs and disks: what a boot needs besides the options, or nil and the failure.
+-- Kernel, initramfs and disks: what a boot needs besides the options, or nil and the failure.  An image of another
+-- architecture also has the emulator among its mounts.
 local function boot_inputs(self, checked)
 	local kernel, message, code = paths.kernel(checked.kernel)
 	if not kernel then return nil, message, code end
+	local emulator
+	emulator, message, code = foreign.emulator(self:platform(), checked.emulator)
+	if emulator == false then return nil, message, code end
+	if emulator then
+		checked.mounts = table.move(checked.mounts or {}, 1, #(checked.mounts or {}), 1, {})
+		table.insert(checked.mounts, emulator.mount)
+	end
 	local initrd
 	initrd, message, code = paths.initramfs(checked.modules or paths.modules(kernel))
 	if not initrd then return nil, message, code end
@@ -80,7 +92,10 @@ local function boot_inputs(self, checked)
 	if not layers then return nil, message, code end
 	local disk = {}
 	for i, layer in ipairs(layers) do disk[i] = layer.path end
-	return { kernel = kernel, initrd = initrd, disk = disk, layers = layers }
+	return {
+		kernel = kernel, initrd = initrd, disk = disk, layers = layers, emulator = emulator and emulator.mount.host,
+		interpreter = emulator and emulator.entry,
+	}
 end
 
 local function boot(self, checked, inputs, lap)
@@ -94,11 +109,24 @@ local function boot(self, checked, inputs, lap)
 	local ok
 	ok, message, code = machine:resume()
 	if ok then ok, message, code = machine:wait_ready { timeout_ms = checked.timeout_ms } end
+	if ok then lap "boot" end
+	if ok and checked.mounts then
+		ok, message, code = scheduler.finish(machine:mounts_tell_begin(checked.timeout_ms or 60000))
+		if ok then lap "mounts" end
+	end
+	if ok and checked.volumes then
+		ok, message, code = scheduler.finish(machine:volumes_mount_begin {
+			volumes = volumes.check(checked.volumes), timeout_ms = checked.timeout_ms or 60000,
+		})
+		if ok then lap "volumes" end
+	end
+	if ok and inputs.interpreter then
+		ok, message, code = scheduler.finish(machine:interpreter_begin(inputs.interpreter))
+	end
 	if not ok then
 		machine:close()
 		return nil, message, code
 	end
-	lap "boot"
 	return vm.set_origin(machine, {
 		agent = true, image = self:digest(), reference = self:reference(), process = process_defaults(self),
 		kernel = inputs.kernel_digest,
@@ -110,10 +138,14 @@ end
 -- memory_mib, cmdline, transport, ...), modules (a folder of .ko files and modules.order; by default the one beside the
 -- kernel, if there is one), timeout_ms = 60000 for the boot, on_stage(name, milliseconds, details), on_restore: argv of
 -- what the agent runs, as the image's user, in each clone of a snapshot of this one before anybody gets it,
--- with the machine's ID as SUPERMACHINE_ID; unless it ends with code 0, the restore fails.
+-- with the machine's ID as SUPERMACHINE_ID; unless it ends with code 0, the restore fails.  emulator: a path, of the
+-- static program that runs those of an image of another architecture; default that of qemu-user-static.
 function methods:boot(given)
 	local checked = options.check(boot_options, given)
 	if checked.on_restore then options.argv(checked.on_restore) end
+	mounts.check(checked.mounts, true)
+	volumes.check(checked.volumes)
+	if mounts.dax_off() then checked.dax_mib = 0 end
 	local lap = stopwatch(checked.on_stage)
 	local inputs, message, code = boot_inputs(self, checked)
 	if not inputs then return nil, message, code end
@@ -121,12 +153,10 @@ function methods:boot(given)
 	return boot(self, checked, inputs, lap)
 end
 
-local cache_policies = { boot = true, all = true, none = true }
-
 -- The name of a bake: a hash of everything that goes into it.
 local function bake_key(self, checked, inputs)
 	local parts = { "bake 4", core.version, self:digest(), self:platform() }
-	for _, path in ipairs { inputs.kernel, inputs.initrd } do
+	for _, path in ipairs { inputs.kernel, inputs.initrd, inputs.emulator } do
 		local digest, message, code = core.sha256_file(path)
 		if not digest then return nil, message, code end
 		parts[#parts + 1] = digest
@@ -134,12 +164,20 @@ local function bake_key(self, checked, inputs)
 	end
 	for _, path in ipairs(inputs.disk) do parts[#parts + 1] = path end
 	for _, key in ipairs(machine_keys) do
-		if key ~= "transport" and key ~= "device" then
+		if key ~= "transport" and key ~= "device" and key ~= "mounts" and key ~= "volumes" then
 			parts[#parts + 1] = ("%s=%s"):format(key, tostring(checked[key]))
 		end
 	end
 	for _, key in ipairs(service.triggers) do
 		if checked[key] then parts[#parts + 1] = ("%s %s"):format(key, checked[key]) end
+	end
+	local words, message, code = mounts.words(checked.mounts)
+	if not words then return nil, message, code end
+	table.move(words, 1, #words, #parts + 1, parts)
+	if checked.volumes then
+		words, message, code = scheduler.finish(core.volumes_stamp_begin { volumes = volumes.check(checked.volumes) })
+		if not words then return nil, message, code end
+		for i, word in ipairs(words) do parts[#parts + 1] = ("volume %d %d %s"):format(i, #word, word) end
 	end
 	parts[#parts + 1] = checked.drop_caches
 	for _, key in ipairs { "service", "warmup", "on_restore" } do
@@ -189,6 +227,11 @@ local function bake(self, checked, inputs, path, lap)
 		if not ok then return nil, "give free memory back: " .. message, code end
 		lap("trim", ok)
 	end
+	-- What the guest has yet to write to a host folder every clone would write, into what others have made of it since.
+	if checked.mounts then
+		ok, message, code = machine:command("sync", { timeout_ms = timeout_ms })
+		if not ok then return nil, "write to the mounts: " .. message, code end
+	end
 	if process then
 		local result = process:wait { timeout_ms = 0 }
 		if result then return nil, service.ended(result), "ECHILD" end
@@ -214,17 +257,18 @@ end
 --   drop_caches = "boot": what the boot has cached goes before service and warm-up, whose files stay; "all": those go
 --     too, clones read them from disk; "none".  Unless "none", free memory is given back, too: holes in the snapshot
 function methods:bake(given)
-	local types = { warmup = "list", drop_caches = "string" }
+	local types = { warmup = "list", drop_caches = options.cache_policies }
 	for key, value in pairs(boot_options) do types[key] = value end
 	for key, value in pairs(service.options) do types[key] = value end
 	local checked = options.check(types, given)
 	checked.drop_caches = checked.drop_caches or "boot"
-	if not cache_policies[checked.drop_caches] then
-		error(("option 'drop_caches': boot, all or none, not '%s'"):format(checked.drop_caches), 2)
-	end
 	if service.check(checked) and not checked.service and #service.command(self) == 0 then
 		error("option 'service': the image names no command", 2)
 	end
+	mounts.check(checked.mounts, true)
+	volumes.check(checked.volumes)
+	if mounts.dax_off() then checked.dax_mib = 0 end
+	if checked.volumes then checked.volumes = volumes.overlaid(checked.volumes) end
 	if checked.warmup then options.argv(checked.warmup) end
 	if checked.on_restore then options.argv(checked.on_restore) end
 	local lap = stopwatch(checked.on_stage)

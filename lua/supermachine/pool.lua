@@ -1,9 +1,11 @@
 --- Pools: machines of one snapshot, ready before they are asked for.  The mechanism is C (src/pool/pool.c).
 local core = require "supermachine.core"
+local mounts = require "supermachine.mounts"
 local options = require "supermachine.options"
 local process = require "supermachine.process"
 local scheduler = require "supermachine.scheduler"
 local vm = require "supermachine.vm"
+local volumes = require "supermachine.volumes"
 
 local pool = {}
 local methods = core.methods "supermachine.pool"
@@ -14,12 +16,13 @@ local origins = setmetatable({}, { __mode = "k" })
 -- comes back is made what the snapshot says, and gets a new identity; "never": handed out as it is, among those who
 -- trust each other; "close": closed, and another one made), idle_ms = 60000 (a ready machine beyond min that nobody
 -- wanted for so long is closed; negative: never), transport, device, identity_ms = 30000 (how long a restored guest may
--- take to answer, the snapshot's on_restore included).
+-- take to answer, the snapshot's on_restore included), mounts (as for snapshot:restore, the same for each machine).
 function pool.new(snapshot, given)
 	local checked = options.check({
 		min = "integer", max = "integer", transport = "string", device = "string", identity_ms = "integer",
-		reset = "string", idle_ms = "integer",
+		reset = "string", idle_ms = "integer", mounts = "list",
 	}, given)
+	checked.mounts = mounts.check(checked.mounts, false)
 	local metadata = snapshot:metadata() or {}
 	checked.agent, checked.on_restore = metadata.agent == true, vm.on_restore(metadata)
 	checked.timeout_ms, checked.identity_ms = checked.identity_ms, nil
@@ -31,27 +34,49 @@ end
 
 -- Give a machine what is its user's alone.
 local function add(machine, origin, checked)
-	if not checked.hostname and not checked.secrets then return machine end
-	local done, message, code = scheduler.finish(machine:identity_begin {
-		agent = origin.metadata.agent == true, hostname = checked.hostname, secrets = checked.secrets,
-		timeout_ms = checked.timeout_ms,
-	})
+	local done, message, code = true, nil, nil
+	if checked.mounts then
+		done, message, code = scheduler.finish(machine:mount_begin {
+			mounts = checked.mounts, agent = origin.metadata.agent == true, timeout_ms = checked.timeout_ms,
+		})
+	end
+	if done and checked.volumes then
+		done, message, code = scheduler.finish(machine:volumes_give_begin {
+			volumes = checked.volumes, agent = origin.metadata.agent == true, timeout_ms = checked.timeout_ms,
+		})
+	end
+	if done and (checked.hostname or checked.secrets) then
+		done, message, code = scheduler.finish(machine:identity_begin {
+			agent = origin.metadata.agent == true, hostname = checked.hostname, secrets = checked.secrets,
+			timeout_ms = checked.timeout_ms,
+		})
+	end
 	if done then return machine end
 	machine:close()
 	return nil, "acquire: " .. message, code
 end
 
 --- A running machine of its own; closing it gives it back.  Who asks first is served first.  Options: timeout_ms (no
--- limit unless given); hostname, env and secrets as for snapshot:restore.
+-- limit unless given); hostname, env and secrets as for snapshot:restore; mounts and volumes: as many as there are
+-- slots that have nothing.
 function methods:acquire(given)
 	local checked = options.check({
-		timeout_ms = "integer", hostname = vm.own_options.hostname, env = vm.own_options.env,
+		timeout_ms = "integer", mounts = "list", volumes = "list", hostname = vm.own_options.hostname,
+		env = vm.own_options.env,
 		secrets = vm.own_options.secrets,
 	}, given)
 	checked.env = checked.env and process.env(checked.env)
+	checked.mounts = mounts.check(checked.mounts, false)
+	checked.volumes = volumes.check(checked.volumes)
 	local origin = origins[self]
 	if checked.secrets and not origin.resets then
 		error("option 'secrets': the pool's next user would get them: its reset is 'never'", 2)
+	end
+	if checked.mounts and not origin.resets then
+		error("option 'mounts': the pool's next user would get them: its reset is 'never'", 2)
+	end
+	if checked.volumes and not origin.resets then
+		error("option 'volumes': the pool's next user would get them: its reset is 'never'", 2)
 	end
 	local machine, message, code = self:acquire_ready()
 	if not machine and not message then

@@ -100,14 +100,39 @@ function image:rootfs(options) end
 ---@field labels table<string, string>
 ---@field healthcheck? { test: string[], interval_ms?: number, timeout_ms?: number, start_period_ms?: number, start_interval_ms?: number, retries?: integer }
 
+---@class supermachine.volume    a file of the host as a disk of the guest: docs/volumes.md
+---@field host string            a regular file; made, sparse, where it is missing or empty
+---@field guest? string          where the guest mounts it (ext4); needed unless format is false
+---@field size_mib? integer      of a new one; a larger number grows it, a smaller one is refused; default its size
+---@field readonly? boolean      default false
+---@field format? boolean        it holds ext4, or nothing and gets it; default true
+---@field overlay? boolean       what the machine writes is its own, and the file is only read; default false
+
+--- A host folder, or a regular file, in a guest: see docs/mounts.md.
+---@class supermachine.mount
+---@field host string             a path here
+---@field guest string            an absolute path there; made where it is missing
+---@field readonly? boolean
+---@field tag? string             of the device, 1 to 36 bytes; default "mount" and the slot's index; not for slots that a restore backs
+---@field cache? "strict"|"auto"|"always"  how long the guest trusts what it knows: not at all (default), 1 s, for good
+---@field symlinks? "opaque"|"deny"|"follow"  bytes that the host never follows (default); none may be made; the host follows them, out of the folder too
+---@field owners? "squash"|"passthrough"|{ guest: integer, host: integer, count: integer }[]  default "squash": the guest's root is this user
+---@field xattrs? string[]        names that pass, "user.*"; default { "user.*" }
+---@field writeback? boolean      the guest may gather writes; not with cache = "strict"
+---@field locks? "guest"|"host"   locks are the guest's own affair (default), or taken here, too
+---@field dax? boolean            files are mapped into the guest, not copied; default true where there is a window
+
 ---@class supermachine.boot_options
+---@field mounts? supermachine.mount[]  mounted by the agent before anything else runs, and in each machine of a snapshot of it
 ---@field vcpus? integer         1 to 16; default 1
 ---@field memory_mib? integer    16 or more; default 256
 ---@field kernel? string         x86_64: an ELF vmlinux with a PVH note, or a bzImage; aarch64: an Image
 ---@field modules? string        folder of .ko files and modules.order; default the `modules` beside the kernel
 ---@field cmdline? string        appended to the kernel's command line
 ---@field cpu_disable? string    CPU features to hide: "cx16,avx2" (aarch64: "sve,pauth")
----@field volume_slots? integer  writable disks that a restore can back
+---@field emulator? string       of an image of another architecture: the static program that runs its programs; default qemu-user-static's
+---@field volumes? supermachine.volume[]  docs/volumes.md; a bake reads their files and writes above them
+---@field volume_slots? integer  volumes that a restore or an acquire can add
 ---@field mount_slots? integer   mounts that a restore can back
 ---@field net? boolean
 ---@field dax_mib? integer
@@ -139,6 +164,7 @@ function image:close() end
 ---@class supermachine.saved
 ---@field capture_us integer     writing RAM and state
 ---@field pause_us integer       of it, how long a running machine stood still
+---@field volumes_us integer     of that, for its volumes
 ---@field hash_us integer
 ---@field sync_us integer
 ---@field total_us integer
@@ -168,8 +194,8 @@ function snapshot:metadata() end
 function snapshot:ram_bytes() end
 ---@return string? # the folder of the snapshot that it leans on, of one saved with diff = true
 function snapshot:parent() end
---- The memory that is read ahead at the first restore, in order, as the folder had it when it was opened.  "ENOENT": none
---- yet; "EBADMSG": it is ignored, and why.
+--- The memory that is read ahead at the first restore, in order, as the folder had it when it was opened; in its field
+--- `written` that of which each machine gets a copy beforehand.  "ENOENT": none yet; "EBADMSG": it is ignored, and why.
 ---@return { offset: integer, bytes: integer }[]?, string? message, string? code
 function snapshot:working_set() end
 --- A copy, as a new folder, that leans on no other.
@@ -180,7 +206,9 @@ function snapshot:flatten(path) end
 ---@field timeout_ms? integer
 ---@field hostname? string
 ---@field env? table<string, string>|string[]  added to the environment of each later process
+---@field volumes? supermachine.volume[]        behind slots that have nothing (volume_slots), and mounted; files are written to directly
 ---@field secrets? table<string, string>       files of mode 0400 in the guest's memory, by absolute path
+---@field mounts? supermachine.mount[]  restore: bound anew where the snapshot has one at that guest path; else, and for acquire, behind a mount slot that has nothing
 
 ---@class supermachine.restore_options: supermachine.own_options
 ---@field transport? string
@@ -254,7 +282,7 @@ function store_module.verify(options) end
 ---@class supermachine.pool.module
 local pool_module = {}
 ---@param from supermachine.snapshot
----@param options? { min?: integer, max?: integer, transport?: string, device?: string, identity_ms?: integer, idle_ms?: integer, reset?: "always"|"never"|"close" }
+---@param options? { min?: integer, max?: integer, transport?: string, device?: string, identity_ms?: integer, idle_ms?: integer, reset?: "always"|"never"|"close", mounts?: supermachine.mount[] }
 ---@return supermachine.pool?, string? message, string? code
 function pool_module.new(from, options) end
 
@@ -283,6 +311,7 @@ local vm_module = {}
 ---@field disks? (string|string[])[]  files, or lists of EROFS layers that become one disk's partitions
 ---@field cmdline? string
 ---@field cpu_disable? string
+---@field volumes? supermachine.volume[]
 ---@field volume_slots? integer
 ---@field mount_slots? integer
 ---@field net? boolean
@@ -290,6 +319,7 @@ local vm_module = {}
 ---@field transport? "direct"|"worker"
 ---@field agent? boolean         the guest runs the agent: wait_ready works
 ---@field device? string
+---@field mounts? supermachine.mount[]  a virtio-fs device each; without image:boot or image:bake, the guest mounts them by their tags
 
 --- A paused machine.
 ---@param options supermachine.vm_options
@@ -320,7 +350,7 @@ function vm:console() end
 ---@param cursor integer
 ---@return string?, integer next_cursor, integer lost_bytes
 function vm:console_from(cursor) end
----@return { kind: string, index: integer, mmio_base: integer, irq: integer, backed: boolean, requests: integer, bytes: integer, errors: integer, kicks: integer, interrupts: integer }[]
+---@return { kind: string, index: integer, mmio_base: integer, irq: integer, backed: boolean, requests: integer, bytes: integer, errors: integer, full: integer, kicks: integer, interrupts: integer, fs?: { requests: integer, errors: integer, hostile: integer, stale: integer, mended: integer, nodes: integer, handles: integer, descriptors: integer, dax_bytes: integer, evicted: integer } }[]
 function vm:devices() end
 ---@return { exits: integer, mmio_exits: integer, pio_exits: integer, kicks: integer, unhandled: integer, balloon_mib: integer }
 function vm:statistics() end
@@ -333,6 +363,13 @@ function vm:timings() end
 function vm:pid() end
 ---@return string? # a UUID since its last restore or reset; in the guest, /run/supermachine/id
 function vm:id() end
+--- Put host folders behind mount slots that have nothing, and have the guest mount them; a reset takes them away.
+---@param mounts supermachine.mount[]
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function vm:mount(mounts, options) end
+---@return { host: string, guest: string, tag: string, readonly: boolean }[]
+function vm:mounts() end
 ---@param mib integer
 ---@return true?, string? message, string? code
 function vm:set_balloon(mib) end
@@ -404,6 +441,11 @@ function vm:read_file(path, options) end
 ---@param options? { mode?: integer, timeout_ms?: integer }
 ---@return true?, string? message, string? code
 function vm:write_file(path, data, options) end
+--- Put files behind volume slots that have nothing, and have the guest mount them.  A reset takes them away.
+---@param volumes supermachine.volume[]
+---@param options? { timeout_ms?: integer }
+---@return true?, string? message, string? code
+function vm:mount_volumes(volumes, options) end
 ---@param word "ping"|"sync"|"shutdown"|"drop_caches"
 ---@param options? { timeout_ms?: integer }
 ---@return true?, string? message, string? code

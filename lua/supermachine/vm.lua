@@ -1,10 +1,12 @@
 --- Machines.  The userdata and its plain methods are C (src/lua/vm.c); what blocks is written here, once, over
 -- operations and descriptors, so that inside sm.run the same calls yield.
 local core = require "supermachine.core"
+local mounts = require "supermachine.mounts"
 local options = require "supermachine.options"
 local process = require "supermachine.process"
 local scheduler = require "supermachine.scheduler"
 local stream = require "supermachine.stream"
+local volumes = require "supermachine.volumes"
 
 local vm = {}
 local methods = core.methods "supermachine.vm"
@@ -16,21 +18,27 @@ local origins = setmetatable({}, { __mode = "k" })
 -- Machines that were given secrets.
 local holds_secrets = setmetatable({}, { __mode = "k" })
 
-local BALLOON_SPARE_MIB <const> = 8 -- of free memory, that trim leaves to the guest
+local BALLOON_SPARE_MIB <const> = 12 -- of free memory, that trim leaves to the guest besides its kernel's reserves
 local BALLOON_STUCK_MS <const> = 2000
 
 local new_options = {
 	vcpus = "integer", memory_mib = "integer", kernel = "string", initrd = "string", disks = "list",
 	volume_slots = "integer", mount_slots = "integer", net = "boolean", dax_mib = "integer", cmdline = "string",
-	cpu_disable = "string", transport = "string", agent = "boolean", device = "string",
+	cpu_disable = "string", transport = "string", agent = "boolean", device = "string", mounts = "list",
+	volumes = "list",
 }
 
 --- A paused machine.  Options: kernel (a path; needed), initrd, vcpus = 1, memory_mib = 256, disks (a list of paths, or
 -- of lists of EROFS layers), cmdline, cpu_disable ("cx16,avx2"), volume_slots, mount_slots, net, dax_mib, transport =
--- "direct" or "worker", agent = false (the guest runs the agent), device = "/dev/kvm".
+-- "direct" or "worker", agent = false (the guest runs the agent), device = "/dev/kvm", mounts (docs/mounts.md: each is
+-- a virtio-fs device with a tag; image:boot and image:bake have the guest mount them).
+-- volumes (docs/volumes.md) are disks behind the others; image:boot and image:bake have the guest mount them.
 function vm.new(given)
 	local checked = options.check(new_options, given)
 	if not checked.kernel then error("option 'kernel' is missing", 2) end
+	checked.mounts = mounts.check(checked.mounts, true)
+	if mounts.dax_off() then checked.dax_mib = 0 end
+	checked.volumes = volumes.check(checked.volumes)
 	return scheduler.finish(core.vm_begin(checked))
 end
 
@@ -115,6 +123,28 @@ function methods:write_file(path, data, given)
 	return scheduler.finish(self:write_file_begin(path, data, checked.mode or 420, checked.timeout_ms))
 end
 
+--- Put host folders, or files, behind mount slots that have nothing (mount_slots of vm.new and image:bake), and have
+-- the guest mount them.  given: a list as for the option 'mounts', but for tags.  A reset of the machine takes them
+-- away.  Options: timeout_ms = 30000.
+function methods:mount(given, own)
+	local checked = options.check({ timeout_ms = "integer" }, own)
+	return scheduler.finish(self:mount_begin {
+		mounts = mounts.check(given, false), agent = (origins[self] or {}).agent == true,
+		timeout_ms = checked.timeout_ms,
+	})
+end
+
+--- Put files of the host behind volume slots that have nothing (volume_slots of vm.new and image:bake), written to
+-- directly, and have the guest mount those that name a path there.  given: a list as for the option 'volumes'.  A reset
+-- of the machine takes them away.  Options: timeout_ms = 30000.
+function methods:mount_volumes(given, own)
+	local checked = options.check({ timeout_ms = "integer" }, own)
+	return scheduler.finish(self:volumes_give_begin {
+		volumes = volumes.check(given), agent = (origins[self] or {}).agent == true,
+		timeout_ms = checked.timeout_ms or 30000,
+	})
+end
+
 --- Ask the guest: "ping" (does the agent live), "sync" (write everything to the disks), "drop_caches" (let go of what
 -- the kernel only caches), "shutdown" (power off).
 function methods:command(word, given)
@@ -137,6 +167,21 @@ local function await_balloon(machine, fine, deadline)
 	end
 end
 
+-- How much of its free memory a guest can miss before its kernel lets go of files that it caches, which are what a
+-- warm-up was for.  It begins to at the high watermarks, which it raises to 2.5 times that where memory is in pieces
+-- (Documentation/admin-guide/sysctl/vm.rst, watermark_boost_factor).
+local function to_spare_mib(machine, timeout_ms)
+	local meminfo, message, code = machine:read_file("/proc/meminfo", { timeout_ms = timeout_ms })
+	if not meminfo then return nil, message, code end
+	local zones
+	zones, message, code = machine:read_file("/proc/zoneinfo", { timeout_ms = timeout_ms })
+	if not zones then return nil, message, code end
+	local pages = 0
+	for high in zones:gmatch "\n%s+high%s+(%d+)" do pages = pages + tonumber(high) end
+	local reserve_mib = pages * 4096 * 5 // 2 >> 20
+	return (tonumber(meminfo:match "MemFree:%s*(%d+) kB") or 0) // 1024 - reserve_mib - BALLOON_SPARE_MIB
+end
+
 --- Give the guest's free memory back to the host, so that a snapshot has holes there.  Returns { freed_mib }.  Options:
 -- drop_caches = false (first have the guest let go of what it only caches: clones read files from their disks anew),
 -- timeout_ms = 60000.
@@ -147,10 +192,9 @@ function methods:trim(given)
 	local ok, message, code = true, nil, nil
 	if checked.drop_caches then ok, message, code = self:command("drop_caches", { timeout_ms = timeout_ms }) end
 	if not ok then return nil, message, code end
-	local text
-	text, message, code = self:read_file("/proc/meminfo", { timeout_ms = timeout_ms })
-	if not text then return nil, message, code end
-	local wanted = (tonumber(text:match "MemFree:%s*(%d+) kB") or 0) // 1024 - BALLOON_SPARE_MIB
+	local wanted
+	wanted, message, code = to_spare_mib(self, timeout_ms)
+	if not wanted then return nil, message, code end
 	if wanted <= 0 then return { freed_mib = 0 } end
 	ok, message, code = self:set_balloon(wanted)
 	if not ok then return nil, message, code end
@@ -180,7 +224,8 @@ function methods:snapshot(path, metadata, given)
 end
 
 --- Record which memory this machine has touched since its restore as the working set of the snapshot that it is of, in
--- place of what is there: who opens the snapshot from then on has that read ahead at the first restore.  For guests
+-- place of what is there: who opens the snapshot from then on has that read ahead at the first restore, and what was
+-- written of it copied for each machine (the first 16 MiB): so not after a machine has done its work.  For guests
 -- without the agent, or where the reply that counts comes later than the agent's (a server's first answer).  Of a
 -- machine that was restored with learn = true (and Linux 6.7) it is exact; of others, what the kernel maps with a page
 -- counts as touched, up to 2 MiB.
@@ -200,6 +245,7 @@ function methods:reset(given)
 	})
 	if not result then return nil, message, code end
 	holds_secrets[self] = nil
+	self:mounts_forget()
 	return result
 end
 

@@ -10,7 +10,7 @@ local OK <const>, ERROR <const>, STARTED <const> = 33, 34, 35
 local STDOUT <const>, STDERR <const>, CREDIT <const> = 36, 37, 38
 local EXIT <const>, FILE_END <const> = 40, 41
 local EXEC <const>, CONNECT <const>, READ_FILE <const> = 1, 2, 3
-local WRITE_FILE <const>, IDENTITY <const>, PING <const> = 4, 5, 6
+local WRITE_FILE <const>, IDENTITY <const>, PING <const>, MOUNT <const> = 4, 5, 6, 10
 
 describe("the agent, against its host", function()
 	local guest
@@ -61,7 +61,8 @@ describe("the agent, against its host", function()
 	end)
 
 	it("refuses another version, an unknown kind, and too long a request", function()
-		refused(agent.open(PING, "", 1), "protocol version 1, this agent speaks 2")
+		refused(agent.open(PING, "", 1), "protocol version 1, this agent speaks 2 to 3")
+		refused(agent.open(PING, "", 4), "protocol version 4, this agent speaks 2 to 3")
 		refused(agent.open(99, ""), "request of unknown kind 99")
 		refused(agent.frame(OPEN, string.pack("<I2I2I4", 2, EXEC, (1 << 20) + 1)),
 			"request of 1048577 bytes, at most 1048576 are allowed")
@@ -86,6 +87,17 @@ describe("the agent, against its host", function()
 		refused(agent.open(CONNECT, string.pack("<s4I2", "", 0)), "malformed CONNECT request")
 		refused(agent.open(READ_FILE, "x"), "malformed READ_FILE request")
 		refused(agent.open(WRITE_FILE, string.pack("<s4I4", "/x", 1 << 20)), "malformed WRITE_FILE request")
+		local mount = "<s4s4s4s4I4s4"
+		local all = string.pack(mount, "virtiofs", "tag", "/src", "", 1, "")
+		for length = 0, #all - 1 do refused(agent.open(MOUNT, all:sub(1, length), 3), "malformed MOUNT request") end
+		for _, body in ipairs {
+			string.pack(mount, "", "tag", "/src", "", 0, ""), string.pack(mount, "virtiofs", "", "/src", "", 0, ""),
+			string.pack(mount, "virtiofs", "tag", "/src", "", 2, ""), string.pack(mount, "virtiofs", "t\0g", "/src", "", 0, ""),
+			all .. "x",
+		} do
+			refused(agent.open(MOUNT, body, 3), "malformed MOUNT request")
+		end
+		refused(agent.open(MOUNT, all, 3), "mount: this agent is not a machine's init")
 		local identity = "<I8s4s4s4I4"
 		local whole = string.pack(identity .. "s4s4s4", 1, "name", "entropy", ("i"):rep(16), 1, "/path", "secret", "")
 		for length = 0, #whole - 1 do refused(agent.open(IDENTITY, whole:sub(1, length)), "malformed IDENTITY request") end

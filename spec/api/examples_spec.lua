@@ -16,6 +16,8 @@ local expected = {
 	["06_microguest.lua"] = "poweroff.*hello",
 	["07_store.lua"] = "linux.*2 references.*unique",
 	["08_service.lua"] = "^served from memory\nserved from memory",
+	["09_mounts.lua"] = "^who is in one%?\na guest\nwho is in two%?\na guest",
+	["10_volume.lua"] = "^visit 1\nvisit 1\nvisit 2\n?$",
 	["demo.lua"] = false, -- `make demo` runs it
 }
 

@@ -185,6 +185,18 @@ describe("a bake with a service #lab", function()
 		assert.matches("service sh: ended with code 3 before it was ready; its last output: bad luck", message)
 	end)
 
+	it("has in memory what the warm-up has read", function()
+		local function cached_kib(policy)
+			local snapshot <close> = assert(bake { warmup = { "true" }, drop_caches = policy })
+			local vm <close> = assert(snapshot:restore())
+			return tonumber(assert(vm:read_file "/proc/meminfo"):match "\nCached:%s*(%d+)")
+		end
+		local all = cached_kib "none"
+		assert.is_true(all > 1000, all) -- busybox alone is more
+		assert.is_true(cached_kib "boot" > all * 0.9)
+		assert.is_true(cached_kib "all" < all * 0.5)
+	end)
+
 	it("has holes where the guest had caches and free pages", function()
 		local warmup = { "sh", "-c", "cat /bin/* >/dev/null; head -c 30000000 /dev/urandom >/dev/shm/x; rm /dev/shm/x" }
 		local function mib(policy)

@@ -278,10 +278,45 @@ static void check_loop_stress(void)
 	sm_loop_free(loop);
 }
 
+struct seen {
+	char name[16];
+	sigset_t mask;
+	size_t stack_bytes;
+};
+
+static void *look_around(void *arg)
+{
+	struct seen *seen = arg;
+	pthread_attr_t attr;
+	CHECK(!pthread_getname_np(pthread_self(), seen->name, sizeof seen->name));
+	CHECK(!pthread_sigmask(SIG_SETMASK, NULL, &seen->mask));
+	CHECK(!pthread_getattr_np(pthread_self(), &attr));
+	CHECK(!pthread_attr_getstacksize(&attr, &seen->stack_bytes));
+	pthread_attr_destroy(&attr);
+	return NULL;
+}
+
+static void check_thread(void)
+{
+	struct seen seen;
+	pthread_t thread;
+	sigset_t before, after;
+	pthread_sigmask(SIG_SETMASK, NULL, &before);
+	CHECK(!sm_thread_start(&thread, "a-name-that-is-too-long", look_around, &seen));
+	pthread_join(thread, NULL);
+	pthread_sigmask(SIG_SETMASK, NULL, &after);
+	CHECK(!strcmp(seen.name, "a-name-that-is-"));
+	CHECK(sigismember(&seen.mask, SIGTERM) && sigismember(&seen.mask, SIGUSR1));
+	CHECK(sigismember(&before, SIGTERM) == sigismember(&after, SIGTERM));
+	/* No huge page (2 MiB) has room in it. */
+	CHECK(seen.stack_bytes >= 1 << 19 && seen.stack_bytes < 2 << 20);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct check checks[] = {
 		{ "op", check_op },
+		{ "thread", check_thread },
 		{ "loop", check_loop },
 		{ "loop-wait", check_loop_wait },
 		{ "loop-stress", check_loop_stress },

@@ -16,7 +16,7 @@ describe("the ground floor", function()
 		it("keeps the promises of " .. name, function() check("check", name) end)
 	end
 
-	for _, name in ipairs { "op", "loop", "loop-wait", "loop-stress" } do
+	for _, name in ipairs { "op", "thread", "loop", "loop-wait", "loop-stress" } do
 		it("keeps the promises of " .. name, function() check("check_loop", name) end)
 	end
 

@@ -1,5 +1,5 @@
 # seeds.py DIR: what the fuzzers start from, in DIR/NAME, one file each.
-import bz2, gzip, io, json, lzma, os, subprocess, sys, tarfile, tempfile
+import bz2, gzip, io, json, lzma, os, struct, subprocess, sys, tarfile, tempfile
 
 def put(fuzzer, *contents):
     os.makedirs(f"{sys.argv[1]}/{fuzzer}", exist_ok=True)
@@ -89,3 +89,45 @@ def hostile():
 plain = [tar(kind) for kind in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)]
 put("layer", *plain, gzip.compress(plain[0], mtime=0), bz2.compress(plain[1]), lzma.compress(plain[2]), b"",
     *(b"".join(parts) for parts in tricks()), *hostile())
+
+def mounts():
+    """Steps of a guest: operation, node, handle, how the memory lies, the length of the arguments, these."""
+    def step(op, node=0, args=b"", handle=0, memory=0):
+        return struct.pack("<BBBBH", op, node, handle, memory, len(args)) + args
+    def create(name, flags=2):
+        return step(35, 0, struct.pack("<IIII", flags, 0o644, 0, 0) + name + b"\0")
+    def read(op, offset, size, node=0, handle=0, memory=0):
+        return step(op, node, struct.pack("<QQIIQII", 0, offset, size, 0, 0, 0, 0), handle, memory)
+    def write(offset, data, node=0, handle=0, memory=0):
+        return step(16, node, struct.pack("<QQIIQII", 0, offset, len(data), 0, 0, 0, 0) + data, handle, memory)
+    def look(name, node=0):
+        return step(1, node, name + b"\0")
+    def lock(op, owner, kind, first, last, flags=0):
+        return step(op, 1, struct.pack("<QQQQIIII", 0, owner, first, last, kind, 1, flags, 0))
+    def map_(at, offset, flags=3, node=1):
+        return step(48, node, struct.pack("<QQQQQ", 0, offset, 2 << 20, flags, at))
+    move, mend, reset, opened = step(200), step(201), step(202), step(14, 1, struct.pack("<II", 2, 0))
+    yield look(b"f") + opened + read(15, 0, 100, 1) + write(5, b"data", 1) + step(25, 1, bytes(24)) + move + read(15, 0, 100, 1) + step(18, 1, bytes(24))
+    yield create(b"new") + write(0, b"abc" * 100, 1) + step(10, 0, b"new\0") + step(3, 1, bytes(16)) + move + read(15, 0, 10, 1)
+    yield look(b"d") + step(27, 1, bytes(8)) + read(28, 0, 4096, 1) + read(44, 0, 4096, 1) + move + read(44, 1, 200, 1) + step(29, 1, bytes(24))
+    yield step(9, 0, struct.pack("<II", 0o755, 0) + b"a\0") + step(12, 0, struct.pack("<Q", 1) + b"f\0b\0") + look(b"b") + step(13, 0, struct.pack("<Q", 2) + b"c\0")
+    yield step(6, 0, b"s\0../outside\0") + look(b"s") + step(5, 1) + step(14, 1, bytes(8)) + look(b"l") + look(b"x", 2) + create(b"l", 0x202)
+    yield look(b"f") + map_(0, 0) + map_(2 << 20, 0, 2) + opened + read(15, 0, 4000, 1, 0, 1) + write(0, b"w" * 50, 1, 0, 3) + \
+        step(4, 1, struct.pack("<IIQQQQQQIIIIIIII", 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)) + mend + move + step(49, 1, struct.pack("<IQQ", 1, 0, 2 << 20))
+    yield look(b"f") + opened + lock(32, 1, 1, 0, 9) + lock(33, 2, 1, 5, 5) + lock(31, 2, 0, 0, 99) + move + lock(32, 1, 2, 3, 4) + lock(32, 1, 1, 0, 1, 1) + reset
+    yield look(b"f") + step(21, 1, struct.pack("<IIII", 3, 0, 0, 0) + b"user.a\0one") + step(22, 1, struct.pack("<II", 100, 0) + b"user.a\0") + step(23, 1, struct.pack("<II", 100, 0)) + step(24, 1, b"user.a\0")
+    yield look(b"f") + opened + step(43, 1, struct.pack("<QQQII", 0, 0, 9000, 0, 0)) + step(46, 1, struct.pack("<QQII", 0, 0, 3, 0)) + step(47, 1, struct.pack("<QQQQQQQ", 0, 0, 0, 0, 4096, 100, 0)) + step(52, 1, bytes(24))
+    yield step(8, 0, struct.pack("<IIII", 0o10644, 0, 0, 0) + b"q\0") + step(51, 0, struct.pack("<IIII", 2, 0o600, 0, 0) + b"/\0") + step(2, 1, struct.pack("<Q", 1)) + step(42, 0, struct.pack("<IIQQ", 1, 0, 2, 1)) + step(38)
+    yield look(b"f") + opened + step(39, 1, struct.pack("<QIIQII", 0, 0, 0x80086601, 0, 0, 8)) + step(17) + step(34, 1, bytes(8)) + step(45, 0, struct.pack("<QII", 1, 2, 0) + b"f\0d\0") + step(50, 0, bytes(8))
+
+def session():
+    def node(number, parent, ino, kind, name):
+        return struct.pack("<QQQQBQQHI", number, parent, 0, 1, 1, ino, 0, kind, len(name)) + name
+    nodes = node(2, 1, 5, 0o40000, b"d") + node(3, 2, 6, 0o100000, b"g") + node(4, 1, 7, 0o100000, b"f")
+    handles = struct.pack("<QQIBBQQIBB", 1 << 32, 3, 2, 0, 2, 1 << 32 | 1, 2, 0, 1, 2)
+    mappings = struct.pack("<IQQB", 0, 4, 0, 1)
+    locks = struct.pack("<QQIQQB", 4, 9, 1, 0, 5, 1)
+    return struct.pack("<BIQ", 1, 39, 0) + struct.pack("<QI", 9, 3) + nodes + struct.pack("<I", 2) + handles + struct.pack("<I", 1) + mappings + \
+        struct.pack("<I", 1) + locks
+
+put("fuse", *(bytes((0, kind)) + steps for kind in (0, 8, 32, 64) for steps in mounts()), b"\1\x08" + session(), b"\1\x48" + session(), b"\0\1" + next(mounts()))

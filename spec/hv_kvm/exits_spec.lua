@@ -63,6 +63,25 @@ describe("a guest that sleeps #kvm", function()
 	it("until an interrupt is not", function() assert.is_false(halted(asm.sleep())) end)
 end)
 
+describe("where a vCPU is #kvm", function()
+	it("tells whether it has gone on between two looks", function()
+		local guest <close> = start(asm.tell(1) .. asm.counter() .. asm.tell(2) .. asm.spin())
+		guest:run()
+		local first = guest:where()
+		assert.are.equal(first, guest:where())
+		guest:run()
+		assert.are_not.equal(first, guest:where())
+		local looks = {}
+		for i = 1, 2 do
+			guest:start()
+			guest:kick()
+			assert.are.equal("kick", guest:wait().kind)
+			looks[i] = guest:where()
+		end
+		assert.are.equal(looks[1], looks[2])
+	end)
+end)
+
 describe("a kick #kvm", function()
 	it("gets a spinning vCPU out", function()
 		local guest <close> = start(asm.spin())

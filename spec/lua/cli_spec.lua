@@ -28,6 +28,14 @@ describe("the commands", function()
 			["bake --vcpus"] = "needs a value", ["bake --ready-port=0 x"] = "'ready_port': 1 to 65535",
 			["bake --ready-ms=1 --ready-stdout=x x"] = "'ready_stdout' and 'ready_ms': one says when",
 			["bake --drop-caches=some x"] = "boot, all or none is expected",
+			["run --volume data.img x"] = "%-%-volume: FILE:GUEST%[:ro%]%[:size=MIB%] is expected",
+			["run --volume data.img:/data:rw x"] = "%-%-volume: FILE:GUEST%[:ro%]%[:size=MIB%] is expected",
+			["bake --volume data.img:/a/../b x"] = "option 'volumes'%[1%]: guest: an absolute path",
+			["exec --volume a:/data --volume b:/data /tmp true"] = "option 'volumes'%[2%]: guest: /data is there twice",
+			["run --volume a:/data:size=0 x"] = "size_mib: 1 to",
+			["run -v /tmp x"] = "%-v: HOST:GUEST or HOST:GUEST:ro is expected", ["run -v"] = "%-v needs a value",
+			["run -v /tmp:/a:rx x"] = "%-v: HOST:GUEST or", ["exec -v /tmp:/a/../b /tmp true"] = "%-v: guest: an absolute path",
+			["bake -v /tmp:/a -v /var:/a x"] = "%-v: guest: /a is there twice",
 			["exec /tmp"] = "a snapshot and a command are expected",
 		} do
 			local out, err, status = run(folder, command)
@@ -271,6 +279,25 @@ describe("supermachine run, bake and exec #lab", function()
 		assert.are.equal("SOME\nLINES", out, err)
 		local _, _, killed = run(folder, ("run --memory 128 %s %s sh -c 'kill -TERM $$'"):format(store, image))
 		assert.are.equal(128 + 15, killed)
+	end)
+
+	-- Nothing is synced by the process itself.
+	it("run processes over a volume that stays", function()
+		local disk = folder:join "disk.img"
+		for turn = 1, 2 do
+			local out, err, status = run(folder, ("run --memory 128 --volume %s:/data:size=32 %s %s sh -c '%s'"):format(disk,
+				store, lab.reference "busybox", "echo more >>/data/file; cat /data/file; exit 3"))
+			assert.are.equal(("more\n"):rep(turn), out, err)
+			assert.are.equal(3, status)
+		end
+		local out, err = run(folder, ("run --memory 128 --volume %s:/data:ro %s %s sh -c 'cat /data/file; echo >/data/file'")
+			:format(disk, store, lab.reference "busybox"))
+		assert.are.equal("more\nmore\n", out)
+		assert.matches("Read%-only file system", err)
+		local _, why, status = run(folder, ("run --memory 128 --volume %s:/data:size=16 %s %s true"):format(disk, store,
+			lab.reference "busybox"))
+		assert.matches("disk%.img: 16777216 bytes are wanted, and it has 33554432: a volume does not shrink", why)
+		assert.are.equal(125, status)
 	end)
 
 	it("bake prints a snapshot that exec runs in", function()

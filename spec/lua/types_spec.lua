@@ -13,7 +13,7 @@ end
 -- For the layers above, not for users.
 local internal = {
 	process = true, vsock = true, metadata_text = true, done = true, acquire_ready = true, set_origin = true,
-	on_restore = true,
+	on_restore = true, mounts_forget = true,
 }
 
 for class, name in pairs {

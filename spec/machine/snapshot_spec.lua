@@ -170,7 +170,7 @@ describe("a snapshot #kvm", function()
 		scratch.write(path .. "/meta", meta:sub(1, 4) .. "\99\0" .. meta:sub(7))
 		local snapshot, message, code = sm.snapshot.open(path)
 		assert.is_nil(snapshot)
-		assert.matches("has version 99, this build reads 2", message)
+		assert.matches("has version 99, this build reads 3", message)
 		assert.are.equal("EBADMSG", code)
 	end)
 
@@ -204,17 +204,18 @@ describe("a snapshot #kvm", function()
 		assert.are.equal("ENOENT", select(3, sm.snapshot.open(folder:join "one", { kernel = folder:join "none" })))
 	end)
 
-	it("of version 1, without host and parent, is read", function()
+	it("of version 1, without host and parent, and 2, without mounts and volumes, is read", function()
 		local folder <close> = folders.new()
 		local path, nonce = saved(folder, "snapshot")
 		local own = records.parse(scratch.read(path .. "/meta"))[1].payload
 		local host = core.json_decode(scratch.read(path .. "/manifest.json")).host
-		local tail = string.pack("<s4s4", host, "")
-		assert.are.equal(tail, own:sub(-#tail))
-		scratch.write(path .. "/meta", core.record_write("SNAP", 1, own:sub(1, -#tail - 1)))
-		local snapshot <close> = assert(sm.snapshot.open(path))
-		local vm <close> = assert(snapshot:restore())
-		assert.is_truthy(read_console(vm, 16):find(nonce, 1, true))
+		local first, last = own:find(string.pack("<s4s4", host, ""), 1, true)
+		for version, payload in pairs { own:sub(1, first - 1), own:sub(1, last) } do
+			scratch.write(path .. "/meta", core.record_write("SNAP", version, payload))
+			local snapshot <close> = assert(sm.snapshot.open(path))
+			local vm <close> = assert(snapshot:restore())
+			assert.is_truthy(read_console(vm, 16):find(nonce, 1, true))
+		end
 	end)
 
 	it("says what it is in manifest.json, which nothing needs, and is kept from being written to", function()
@@ -244,8 +245,9 @@ describe("a snapshot #kvm", function()
 		scratch.write(path .. "/meta", records.changed(scratch.read(path .. "/meta"), "SNAP", function(payload)
 			local own = records.header + string.unpack("<I4", payload, 9)
 			local host = core.json_decode(scratch.read(path .. "/manifest.json")).host
-			return plan .. payload:sub(own + 1, -#string.pack("<s4s4", host, "") - 1)
-				.. string.pack("<s4s4", "Some CPU, Other 1.0", "")
+			local first, last = payload:find(string.pack("<s4s4", host, ""), 1, true)
+			return plan .. payload:sub(own + 1, first - 1) .. string.pack("<s4s4", "Some CPU, Other 1.0", "")
+				.. payload:sub(last + 1)
 		end))
 		local snapshot <close> = assert(sm.snapshot.open(path))
 		for _, transport in ipairs { "direct", "worker" } do

@@ -13,13 +13,18 @@ local data <const> = guest.entry + 2 * MIB
 local step <const> = 97 -- pages between two that are read
 local reads <const> = 40
 
--- Offsets in the RAM file of the pages that the guest reads: one in `step` of 16 MiB that are all full.
-local wanted = {}
-for i = 1, reads do wanted[i] = data - guest.ram_base + (i - 1) * step * PAGE end
+-- Offsets in the RAM file of the pages that the guest reads: one in `step` of 16 MiB that are all full; and of those
+-- that it writes to.
+local wanted, stored = {}, {}
+for i = 1, reads do
+	wanted[i] = data - guest.ram_base + (i - 1) * step * PAGE
+	stored[i] = wanted[i] + 40 * PAGE
+end
 
 local function snapshot_of(folder)
 	local code = {}
 	for i, offset in ipairs(wanted) do code[i] = guest.load(guest.ram_base + offset) end
+	for _, offset in ipairs(stored) do code[#code + 1] = guest.store(guest.ram_base + offset, 0x7a7a7a7a) end
 	code = table.concat(code) .. guest.print "y" .. guest.spin()
 	local kernel = guest.write(folder:join "kernel", code .. ("x"):rep(18 * MIB - #code))
 	local vm <close> = assert(sm.vm.new { kernel = kernel, memory_mib = 64 })
@@ -27,7 +32,7 @@ local function snapshot_of(folder)
 	return folder:join "snapshot"
 end
 
--- A machine that has read them.
+-- A machine that has read and written them.
 local function run(snapshot, transport)
 	local vm = assert(snapshot:restore { transport = transport, learn = true })
 	while vm:console() == "" do end
@@ -71,7 +76,11 @@ describe("the working set of a snapshot #kvm", function()
 		it("has what the guest touched (" .. transport .. ")", function()
 			local folder <close> = folders.new()
 			local set = assert(set_of(learned(folder, transport)))
-			for _, offset in ipairs(wanted) do assert.is_true(has(set, offset), offset) end
+			for i, offset in ipairs(wanted) do
+				assert.is_true(has(set, offset), offset)
+				assert.is_true(has(set, stored[i]) and has(set.written, stored[i]), stored[i])
+				assert.is_false(has(set.written, offset), offset)
+			end
 			local last = 0
 			for _, extent in ipairs(set) do
 				assert.is_true(extent.offset >= last and extent.bytes > 0)
@@ -79,9 +88,36 @@ describe("the working set of a snapshot #kvm", function()
 			end
 			assert.is_true(last <= 64 * MIB)
 			if is_exact() then
-				assert.is_true(pages(set) < reads + 16, pages(set))
+				assert.is_true(pages(set) < 2 * reads + 16, pages(set))
+				assert.is_true(pages(set.written) < reads + 16, pages(set.written))
 				for _, offset in ipairs(wanted) do assert.is_false(has(set, offset + step // 2 * PAGE)) end
 			end
+		end)
+
+		it("is the machine's own where it will write, before its guest runs (" .. transport .. ")", function()
+			local folder <close> = folders.new()
+			local path = learned(folder, transport)
+			-- KiB of RAM that are copies of the file's.
+			local function own(vm)
+				local ours, sum = false, 0
+				for line in io.lines(("/proc/%s/smaps"):format(vm:pid() or "self")) do
+					if line:match "^%x+%-%x+ " then ours = line:find(path .. "/ram", 1, true) end
+					sum = sum + (ours and tonumber(line:match "^Anonymous: +(%d+)") or 0)
+				end
+				return sum
+			end
+			do
+				local snapshot <close> = assert(sm.snapshot.open(path, { prefetch = false }))
+				local vm <close> = assert(snapshot:restore { transport = transport, paused = true })
+				assert.is_true(own(vm) < reads * PAGE // 1024)
+			end
+			local snapshot <close> = assert(sm.snapshot.open(path))
+			local vm <close> = assert(snapshot:restore { transport = transport, paused = true })
+			local until_ms = core.now_ms() + 60000
+			while own(vm) < reads * PAGE // 1024 do assert.is_true(core.now_ms() < until_ms, own(vm)) end
+			-- What it holds is what it held.
+			assert(vm:snapshot(folder:join "again"))
+			assert.are.equal("", scratch.run(("cmp %s/ram %s/ram"):format(path, folder:join "again")))
 		end)
 	end
 
@@ -128,19 +164,25 @@ describe("the working set of a snapshot #kvm", function()
 			local list = { ... }
 			local body = ("<I4"):pack(#list // 2)
 			for _, word in ipairs(list) do body = body .. ("<I8"):pack(word) end
-			return core.record_write("WSET", 1, sha256 .. core.record_write("EXTS", 1, body))
+			return core.record_write("EXTS", 1, body)
 		end
+		local function file_of(all, written) return core.record_write("WSET", 2, sha256 .. all .. written) end
+		local none = extents()
 		local many = {}
 		for i = 0, 1024 do many[2 * i + 1], many[2 * i + 2] = 2 * i * PAGE, PAGE end
 		local machines = 0
 		for name, bytes in pairs {
 			empty = "", cut = sound:sub(1, -2), longer = sound .. "x", large = ("x"):rep(1 << 17),
 			flipped = sound:sub(1, 100) .. string.char(sound:byte(101) ~ 1) .. sound:sub(102),
-			["another version"] = core.record_write("WSET", 2, payload),
-			["another snapshot"] = core.record_write("WSET", 1, ("<s4"):pack(("0"):rep(64)) .. payload:sub(69)),
-			["past RAM"] = extents(64 * MIB - PAGE, 2 * PAGE), ["far past RAM"] = extents(-PAGE, 2 * PAGE),
-			["out of order"] = extents(8 * PAGE, PAGE, 0, PAGE), ["no pages"] = extents(1, PAGE),
-			["too many"] = extents(table.unpack(many)),
+			["another version"] = core.record_write("WSET", 3, payload),
+			["the version before"] = core.record_write("WSET", 1, sha256 .. none),
+			["another snapshot"] = core.record_write("WSET", 2, ("<s4"):pack(("0"):rep(64)) .. payload:sub(69)),
+			["past RAM"] = file_of(extents(64 * MIB - PAGE, 2 * PAGE), none),
+			["far past RAM"] = file_of(extents(-PAGE, 2 * PAGE), none),
+			["out of order"] = file_of(extents(8 * PAGE, PAGE, 0, PAGE), none),
+			["no pages"] = file_of(extents(1, PAGE), none), ["too many"] = file_of(extents(table.unpack(many)), none),
+			["written past RAM"] = file_of(none, extents(64 * MIB, PAGE)),
+			["written, no pages"] = file_of(none, extents(1, PAGE)),
 		} do
 			scratch.write(file, bytes)
 			local snapshot <close> = assert(sm.snapshot.open(path))
@@ -150,13 +192,13 @@ describe("the working set of a snapshot #kvm", function()
 			local vm <close> = assert(snapshot:restore { paused = true })
 			machines = machines + (vm and 1 or 0)
 		end
-		assert.are.equal(12, machines)
+		assert.are.equal(15, machines)
 		-- A name that is no file, and one that somebody else may have put there.
 		scratch.run(("rm %s && mkfifo %s"):format(file, file))
 		assert.is_nil((set_of(path)))
 		scratch.run("rm " .. file)
-		scratch.write(file, extents(0, PAGE))
-		assert.are.same({ { offset = 0, bytes = PAGE } }, set_of(path))
+		scratch.write(file, file_of(extents(0, 2 * PAGE), extents(PAGE, PAGE)))
+		assert.are.same({ { offset = 0, bytes = 2 * PAGE }, written = { { offset = PAGE, bytes = PAGE } } }, set_of(path))
 	end)
 
 	it("is no business of a sealed snapshot, and moves with a copy", function()

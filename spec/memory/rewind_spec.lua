@@ -95,6 +95,45 @@ describe("RAM that goes back to its file", function()
 		assert.is_true(was == all_of(memory))
 	end)
 
+	it("differs in what was written to, but for what was given back after that", function()
+		ram_file(path, 17)
+		local memory <close> = assert(core.memory({ arch = "aarch64", memory_mib = 17 }, path))
+		local base = memory:regions()[1].gpa
+		local function differ()
+			local found = {}
+			for page = 0, 7 do
+				if memory:marked(base + page * PAGE) then found[#found + 1] = page end
+			end
+			return found
+		end
+		assert(memory:write(base, ("x"):rep(3 * PAGE)))
+		assert(memory:harvest { base + 4 * PAGE, base + 5 * PAGE })
+		assert.are.same({ 0, 1, 2, 4, 5 }, differ())
+		assert(memory:discard(base + PAGE - 1, 4 * PAGE)) -- pages 1 to 3, and parts
+		assert(memory:discard(base + 5 * PAGE, PAGE))
+		assert(memory:write(base + 2 * PAGE, "x"))
+		assert(memory:harvest { base + 5 * PAGE })
+		assert.are.same({ 0, 2, 4, 5 }, differ())
+		assert(memory:rewind {})
+		assert.are.same({}, differ())
+	end)
+
+	it("gives back what the guest had given back, and has written to again", function()
+		ram_file(path, 33)
+		local was = scratch.read(path)
+		local memory <close> = assert(core.memory({ arch = "aarch64", memory_mib = 33 }, path))
+		local base = memory:regions()[1].gpa
+		assert(memory:write(base, ("x"):rep(4 * PAGE)))
+		assert(memory:discard(base + 2 * PAGE, 8 * PAGE))
+		assert(memory:write(base + 9 * PAGE, "x"))
+		assert.are.same({ 2 * PAGE, 8 * PAGE }, { memory:rewind { base + 5 * PAGE } })
+		assert.is_true(was == all_of(memory))
+		-- That is over with.
+		assert(memory:write(base + 2 * PAGE, "x"))
+		assert.are.same({ PAGE, 2 * PAGE }, { memory:rewind {} })
+		assert.is_true(was == all_of(memory))
+	end)
+
 	it("is refused when the file was cut, or written to, and when there is none", function()
 		local function refused(pattern, code, nothing, message, name)
 			assert.is_nil(nothing)

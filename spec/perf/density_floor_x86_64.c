@@ -6,32 +6,10 @@
  * MemAvailable, in KiB.
  *
  *   density_floor BATCHES EACH MIB VCPUS */
-#include <errno.h>
+#include "floor_x86_64.h"
+
 #include <fcntl.h>
-#include <linux/kvm.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <unistd.h>
-
-#define ENTRY 0x100000
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "density_floor: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static int call(int fd, unsigned long request, void *arg, const char *what)
-{
-	int result = ioctl(fd, request, arg);
-	if (result < 0)
-		fail(what);
-	return result;
-}
 
 static long available_kib(void)
 {
@@ -44,36 +22,6 @@ static long available_kib(void)
 		;
 	fclose(file);
 	return kib;
-}
-
-static int make_ram(size_t bytes)
-{
-	static const uint8_t code[] = { 0xe6, 0x10, 0xeb, 0xfc }; /* 1: out %al, $0x10; jmp 1b */
-	char path[] = "/tmp/density.XXXXXX";
-	int fd = mkstemp(path);
-	if (fd < 0 || unlink(path) < 0 || ftruncate(fd, (off_t)bytes) < 0 ||
-	    pwrite(fd, code, sizeof code, ENTRY) != sizeof code)
-		fail("RAM file");
-	return fd;
-}
-
-/* Flat 32-bit segments, no paging. */
-static void start_flat(int vcpu)
-{
-	struct kvm_sregs sregs;
-	struct kvm_regs regs = { .rip = ENTRY, .rflags = 2 };
-	call(vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
-	const struct kvm_segment code = {
-		.limit = UINT32_MAX, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1
-	};
-	struct kvm_segment data = code;
-	data.selector = 16;
-	data.type = 3;
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.cr0 = 0x11;
-	call(vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
-	call(vcpu, KVM_SET_REGS, &regs, "KVM_SET_REGS");
 }
 
 static void make(int kvm, int ram_file, size_t bytes, unsigned vcpus)
@@ -96,11 +44,7 @@ static void make(int kvm, int ram_file, size_t bytes, unsigned vcpus)
 		if (i > 0)
 			continue;
 		start_flat(vcpu);
-		call(vcpu, KVM_RUN, NULL, "KVM_RUN");
-		if (run->exit_reason != KVM_EXIT_IO) {
-			fprintf(stderr, "density_floor: the guest left with exit %u\n", run->exit_reason);
-			exit(1);
-		}
+		run_to_port(vcpu, run);
 	}
 }
 

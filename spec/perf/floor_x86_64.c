@@ -10,27 +10,20 @@
  *
  *   cc -O2 -D_GNU_SOURCE -pthread -o floor spec/perf/floor_x86_64.c
  *   floor [VCPUS [RUNS [MIB [KIB]]]]        1, 50, 256 and 64 when not given */
-#include <errno.h>
+#include "floor_x86_64.h"
+
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 #define VCPUS_MAX 16
 #define RUNS_MAX  10000
 #define ENTRIES   512
-#define ENTRY     0x100000
 #define LOW_MIB   3072u /* what is more lies from 4 GiB on: below that are the local APIC and the like */
 
 enum stage {
@@ -85,20 +78,6 @@ static struct vcpu_state states[VCPUS_MAX];
 static struct kvm_irqchip chips[KVM_NR_IRQCHIPS];
 static struct kvm_clock_data clock_data;
 static double samples[STAGES][RUNS_MAX];
-
-static void fail(const char *what)
-{
-	fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static int call(int fd, unsigned long request, void *arg, const char *what)
-{
-	int result = ioctl(fd, request, arg);
-	if (result < 0)
-		fail(what);
-	return result;
-}
 
 static double now_us(void)
 {
@@ -206,15 +185,6 @@ static void set_state(struct machine *machine, bool used)
 	call(machine->vm, KVM_SET_CLOCK, &clock_data, "KVM_SET_CLOCK");
 }
 
-static void run_to_port(struct machine *machine)
-{
-	call(machine->vcpus[0], KVM_RUN, NULL, "KVM_RUN");
-	if (machine->run->exit_reason != KVM_EXIT_IO) {
-		fprintf(stderr, "floor: the guest left with exit %u\n", machine->run->exit_reason);
-		exit(1);
-	}
-}
-
 /* ---- a guest that runs, and is stopped ------------------------------------------------------------------------ */
 
 struct runner {
@@ -273,34 +243,6 @@ static void end(struct machine *machine)
 
 /* ---- the state to go back to ---------------------------------------------------------------------------------- */
 
-static void make_ram(void)
-{
-	static const uint8_t code[] = { 0xe6, 0x10, 0xeb, 0xfc }; /* 1: out %al, $0x10; jmp 1b */
-	char path[] = "/tmp/floor.XXXXXX";
-	ram_file = mkstemp(path);
-	if (ram_file < 0 || unlink(path) < 0 || ftruncate(ram_file, (off_t)mib << 20) < 0 ||
-	    pwrite(ram_file, code, sizeof code, ENTRY) != sizeof code)
-		fail("RAM file");
-}
-
-static void start_flat(int vcpu)
-{
-	struct kvm_sregs sregs;
-	struct kvm_regs regs = { .rip = ENTRY, .rflags = 2 };
-	call(vcpu, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS");
-	struct kvm_segment code = {
-		.limit = UINT32_MAX, .selector = 8, .type = 11, .present = 1, .db = 1, .s = 1, .g = 1
-	};
-	struct kvm_segment data = code;
-	data.selector = 16;
-	data.type = 3;
-	sregs.cs = code;
-	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
-	sregs.cr0 = 0x11;
-	call(vcpu, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS");
-	call(vcpu, KVM_SET_REGS, &regs, "KVM_SET_REGS");
-}
-
 /* Every MSR that KVM lists and that can be read and written. */
 static void get_msrs(int vcpu, struct msr_table *table)
 {
@@ -352,7 +294,7 @@ static void prepare(void)
 	cpuid.count = ENTRIES;
 	call(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid, "KVM_GET_SUPPORTED_CPUID");
 	trim_cpuid();
-	make_ram();
+	ram_file = make_ram((size_t)mib << 20);
 
 	struct machine machine;
 	make_vm(&machine);
@@ -362,7 +304,7 @@ static void prepare(void)
 	for (unsigned i = 0; i < vcpus; i++)
 		set_cpuid(machine.vcpus[i], i);
 	start_flat(machine.vcpus[0]);
-	run_to_port(&machine);
+	run_to_port(machine.vcpus[0], machine.run);
 	machine.run->immediate_exit = 1; /* finish the access */
 	ioctl(machine.vcpus[0], KVM_RUN, NULL);
 	get_state(&machine);
@@ -385,7 +327,7 @@ static void measure(unsigned run)
 	lap(STAGE_VCPUS, run, &since);
 	set_state(&machine, false);
 	lap(STAGE_STATE, run, &since);
-	run_to_port(&machine);
+	run_to_port(machine.vcpus[0], machine.run);
 	lap(STAGE_RUN, run, &since);
 	samples[STAGE_TOTAL][run] = since - start;
 	samples[STAGE_STOP][run] = stop_guest(&machine);

@@ -1,6 +1,7 @@
 -- A restored microguest that reads 256 pages, scattered over 96 MiB that are all full, with its working set read ahead
--- and without: from nothing to the last page, with none of the RAM file in memory, and with all of it.  How much is won
--- on a cold file is up to the disk, and to its own read-ahead (/sys/block/DISK/queue/read_ahead_kb).
+-- and without: from nothing to the last page, with none of the RAM file in memory, and with all of it; and one that
+-- reads and writes them, which are its own beforehand where there is a set.  How much is won on a cold file is up to
+-- the disk, and to its own read-ahead (/sys/block/DISK/queue/read_ahead_kb).
 local core = require "supermachine.core"
 local folders = require "spec.support.folder"
 local guest = require "spec.support.microguest"
@@ -12,12 +13,13 @@ local PAGE <const> = 4096
 local pages <const>, full_mib <const> = 256, 96
 local cold_runs <const>, warm_runs <const> = 15, 60
 
-local function snapshot_of(folder)
+local function snapshot_of(folder, writes)
 	local code, seen = {}, {}
 	math.randomseed(7)
 	while #code < pages do
 		local page = math.random(0, full_mib * MIB // PAGE - 1)
-		if not seen[page] then code[#code + 1] = guest.load(guest.entry + 2 * MIB + page * PAGE) end
+		local address = guest.entry + 2 * MIB + page * PAGE
+		if not seen[page] then code[#code + 1] = guest.load(address) .. (writes and guest.store(address, 1) or "") end
 		seen[page] = true
 	end
 	code = table.concat(code) .. guest.poweroff()
@@ -64,5 +66,10 @@ return {
 		end)
 		restore(path, false)
 		measure(report, "warm", warm_runs, path, function() collectgarbage() end)
+
+		local other <close> = folders.new()
+		path = snapshot_of(other, true)
+		restore(path, true, function(vm) assert(vm:learn()) end)
+		measure(report, "written", warm_runs, path, function() collectgarbage() end)
 	end,
 }

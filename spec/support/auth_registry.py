@@ -11,6 +11,7 @@ import sys
 import urllib.parse
 
 import fake_registry
+from say import say
 
 GOOD = "user:secret"
 
@@ -24,8 +25,7 @@ class Handler(fake_registry.Handler):
         subject = "-"
         if isinstance(self.connection, ssl.SSLSocket) and self.connection.getpeercert():
             subject = "/".join(value for part in self.connection.getpeercert()["subject"] for _, value in part)
-        print(self.headers.get("Host"), self.command, self.path, self.authorization() or "anonymous", subject,
-              flush=True)
+        say(self.headers.get("Host"), self.command, self.path, self.authorization() or "anonymous", subject)
 
     def reply(self, value, status=200):
         self.answer(status, json.dumps(value).encode(), "application/json")
@@ -40,7 +40,7 @@ class Handler(fake_registry.Handler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         form = dict(urllib.parse.parse_qsl(body))
-        print("form", json.dumps(form, sort_keys=True), flush=True)
+        say("form", json.dumps(form, sort_keys=True))
         if form.get("grant_type") != "refresh_token" or form.get("refresh_token") not in ("id/1+", "id/2+"):
             return self.reply({}, 401)
         return self.reply({"access_token": "t-identity", "refresh_token": "id/2+"})

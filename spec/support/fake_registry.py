@@ -12,6 +12,8 @@ import threading
 import time
 import urllib.parse
 
+from say import say
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
@@ -63,13 +65,6 @@ MANY_IMAGE = json.dumps({
 GIGABYTE = 1 << 30
 SCHEMA1 = json.dumps({"schemaVersion": 1, "name": "x", "tag": "t", "fsLayers": [], "history": []}).encode()
 TOKEN = "an-anonymous.token"
-log_lock = threading.Lock()
-
-
-def say(*words):
-    """A line of the log, whole whatever other threads say."""
-    with log_lock:
-        print(*words, flush=True)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -369,7 +364,7 @@ def serve(handler, context=None):
     server = Server(("127.0.0.1", 0), handler)
     if context:
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    print("listening on", server.server_address[1], flush=True)
+    say("listening on", server.server_address[1])
     server.serve_forever()
 
 

@@ -9,6 +9,8 @@ import json
 import os
 import sys
 
+from say import say
+
 layout, folder, kept, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 libc = ctypes.CDLL(None, use_errno=True)
 IN_MOVED_TO = 0x80
@@ -43,7 +45,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with open(layout + "/blobs/" + name.replace(":", "/"), "rb") as blob:
             data = blob.read()
         start = int((self.headers.get("Range") or "bytes=0-")[len("bytes="):-1])
-        print("GET", name, start, flush=True)
+        say("GET", name, start)
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", "bytes %d-%d/%d" % (start, len(data) - 1, len(data)))
@@ -61,5 +63,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
 if __name__ == "__main__":
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    print("listening on %d" % server.server_address[1], flush=True)
+    say("listening on", server.server_address[1])
     server.serve_forever()

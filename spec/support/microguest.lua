@@ -4,6 +4,7 @@
 --   print(text), print_word(): on the console; the word is the last one loaded, its four bytes, lowest first
 --   load(gpa), store(gpa, value), store_word(gpa): 32 bits; the last stores the word
 --   increment(): the word; unless(gpa, body): body is run unless the word is what is at gpa
+--   await(gpa, value): until the word at gpa is that
 --   tell(value): 32 bits to where nothing is, which a bare guest's owner sees
 --   counter(): the low half of a counter that never stands still becomes the word
 --   nop(), spin(), loop(body), times(count, body)

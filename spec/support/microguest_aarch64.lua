@@ -66,6 +66,11 @@ function guest.unless(gpa, body)
 		.. op(0x4b000000 | word << 16 | value << 5 | value) -- SUB Wd, Wn, Wm
 		.. op(0x34000000 | distance(#body + 4, 19) << 5 | value) .. body -- CBZ Wt
 end
+--- Wait, busily, until the word at gpa is this.
+function guest.await(gpa, number)
+	local again = guest.ldr(word, address) .. op(0x4b000000 | value << 16 | word << 5 | word) -- SUB Wd, Wn, Wm
+	return guest.mov(address, gpa) .. guest.mov(value, number) .. again .. guest.cbnz(word, -#again)
+end
 function guest.counter() return guest.mrs(word, 3, 14, 0, 2) end -- CNTVCT_EL0
 
 function guest.print(text)

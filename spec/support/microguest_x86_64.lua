@@ -22,6 +22,8 @@ function guest.unless(gpa, body) -- cmp eax, [gpa]; je
 	assert(#body < 128, "body too long for a short jump")
 	return "\x3b\x05" .. le32(gpa) .. "\x74" .. string.pack("<i1", #body) .. body
 end
+--- Wait, busily, until the word at gpa is this.
+function guest.await(gpa, value) return "\x81\x3d" .. le32(gpa) .. le32(value) .. "\x75\xf4" end -- cmp [gpa]; jne
 function guest.counter() return "\x0f\x31" end -- rdtsc
 function guest.cli() return "\xfa" end
 function guest.hlt() return "\xf4\xeb\xfd" end -- hlt; again

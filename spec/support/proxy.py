@@ -9,6 +9,8 @@ import socket
 import socketserver
 import sys
 
+from say import say
+
 TARGET = int(sys.argv[1])
 STATUS = sys.argv[2] if len(sys.argv) > 2 else None
 
@@ -43,8 +45,7 @@ class Handler(socketserver.BaseRequestHandler):
         first, *lines = data.split(b"\r\n\r\n")[0].decode().split("\r\n")
         method, target, _ = first.split()
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        print(method, target, words(headers.get("proxy-authorization", "")), words(headers.get("authorization", "")),
-              flush=True)
+        say(method, target, words(headers.get("proxy-authorization", "")), words(headers.get("authorization", "")))
         if STATUS:
             self.request.sendall(b"HTTP/1.1 %s No\r\nContent-Length: 0\r\n\r\n" % STATUS.encode())
             return
@@ -67,5 +68,5 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 server = Server(("127.0.0.1", 0), Handler)
-print("listening on", server.server_address[1], flush=True)
+say("listening on", server.server_address[1])
 server.serve_forever()

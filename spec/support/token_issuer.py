@@ -12,6 +12,8 @@ import sys
 import time
 import urllib.parse
 
+from say import say
+
 CERTIFICATE, KEY = sys.argv[1:]
 
 
@@ -41,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def grant(self, how, fine, fields):
-        print(how, fields.get("scope"), "granted" if fine else "refused", flush=True)
+        say(how, fields.get("scope"), "granted" if fine else "refused")
         body = json.dumps({"access_token": token(fields["service"], fields.get("scope"))} if fine else {}).encode()
         self.send_response(200 if fine else 401)
         self.send_header("Content-Type", "application/json")
@@ -61,5 +63,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-print("listening on", server.server_address[1], flush=True)
+say("listening on", server.server_address[1])
 server.serve_forever()

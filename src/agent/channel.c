@@ -160,7 +160,7 @@ int sm_channel_put_request(struct sm_buf *buf, enum sm_agent_kind kind, const st
 	sm_put_u32(buf, 8);
 	sm_put_u16(buf, SM_AGENT_OPEN);
 	sm_put_u16(buf, 0);
-	sm_put_u16(buf, SM_AGENT_VERSION);
+	sm_put_u16(buf, sm_agent_kind_version(kind));
 	sm_put_u16(buf, (uint16_t)kind);
 	sm_put_u32(buf, (uint32_t)body->len);
 	for (size_t done = 0; done < body->len;) {

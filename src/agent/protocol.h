@@ -26,7 +26,10 @@
 
 #include <stdint.h>
 
-#define SM_AGENT_VERSION 2 /* OPEN and HELLO carry it; any other is refused */
+/* HELLO carries the agent's version.  OPEN carries that in which its kind of request came to be what it is: an agent
+ * knows those from SM_AGENT_VERSION_MIN on, and one in an old snapshot still serves what it knows. */
+#define SM_AGENT_VERSION     3 /* 3: MOUNT, INTERPRETER */
+#define SM_AGENT_VERSION_MIN 2
 
 #define SM_AGENT_PORT       1024 /* vsock, where the agent listens */
 #define SM_AGENT_READY_PORT 1024 /* vsock, where the host does */
@@ -82,6 +85,7 @@ enum sm_agent_frame {
 	SM_AGENT_FILE_END,
 };
 
+/* clang-format off */
 /* Kinds of request and their bodies.
  *
  *   EXEC        u32 flags SM_AGENT_EXEC_*, u16 rows, u16 columns, u32 timeout in ms (0: none), string cwd (empty: "/"),
@@ -97,10 +101,16 @@ enum sm_agent_frame {
  *               u32 count and that many secrets: string path, u32 length and that many bytes,
  *               u32 length and that many bytes: the body of an EXEC (0: none), run when all else is done, with
  *               SUPERMACHINE_ID=<the ID> in its environment
+ *   MOUNT       string file system's type, string source (a virtiofs tag, or a device), string target (an absolute path,
+ *               made where it is missing), string name (the file at the file system's root that is to be at target;
+ *               empty: all of it), u32 flags SM_AGENT_MOUNT_*, string options of the file system
+ *   INTERPRETER string name of the entry (replaced), string path of the interpreter (absolute), u32 length and that many
+ *               bytes of magic, the same of mask: how a program begins that is for it (binfmt_misc)
  *   PING        nothing
  *   SYNC        nothing; written data has reached the disks when OK is sent
  *   DROP_CACHES nothing; the kernel has let go of every page that it only cached when OK is sent
  *   SHUTDOWN    nothing; the machine powers off when the host closes the connection after OK */
+/* clang-format on */
 enum sm_agent_kind {
 	SM_AGENT_EXEC = 1,
 	SM_AGENT_CONNECT,
@@ -111,13 +121,23 @@ enum sm_agent_kind {
 	SM_AGENT_SYNC,
 	SM_AGENT_SHUTDOWN,
 	SM_AGENT_DROP_CACHES,
+	SM_AGENT_MOUNT,
+	SM_AGENT_INTERPRETER,
 };
+
+static inline uint16_t sm_agent_kind_version(enum sm_agent_kind kind)
+{
+	return kind >= SM_AGENT_MOUNT ? 3 : 2;
+}
 
 #define SM_AGENT_EXEC_TTY          1u
 #define SM_AGENT_EXEC_STDIN        2u /* else /dev/null (an open but silent terminal with a tty) */
 #define SM_AGENT_EXEC_MERGE_STDERR 4u /* standard error goes where standard output goes */
 #define SM_AGENT_EXEC_KEEP         8u /* once started it outlives the connection, and its output is dropped then */
 #define SM_AGENT_EXEC_FLAGS        15u
+
+#define SM_AGENT_MOUNT_READONLY 1u
+#define SM_AGENT_MOUNT_FLAGS    1u
 
 #define SM_AGENT_EXIT_TIMED_OUT 1u /* killed because the request's timeout had passed */
 

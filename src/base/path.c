@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -139,6 +140,36 @@ int sm_path_remove_tree(const char *path, struct sm_error *err)
 {
 	int code = remove_entry(AT_FDCWD, path, 0);
 	return code < 0 ? sm_error_sys(err, code, "remove '%s'", path) : 0;
+}
+
+static bool is_leftover(const char *name, const char *path_name, const char *infix)
+{
+	size_t len = strlen(path_name), middle = strlen(infix);
+	return !strncmp(name, path_name, len) && !strncmp(name + len, infix, middle) &&
+	       strlen(name + len + middle) == strlen("XXXXXX");
+}
+
+void sm_path_remove_leftovers(const char *path, const char *infix, bool folders)
+{
+	const char *slash = strrchr(path, '/');
+	char parent[PATH_MAX];
+	if (sm_path_format(parent, NULL, "%.*s", slash ? (int)(slash - path) + 1 : 2, slash ? path : "./") < 0)
+		return;
+	DIR *dir = opendir(parent);
+	if (!dir)
+		return;
+	for (const struct dirent *entry; (entry = readdir(dir));) {
+		struct stat st;
+		if (!is_leftover(entry->d_name, slash ? slash + 1 : path, infix))
+			continue;
+		int fd SM_FD_CLEANUP =
+		    openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0 || fstat(fd, &st) < 0 || !(folders ? S_ISDIR(st.st_mode) : S_ISREG(st.st_mode)))
+			continue;
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			remove_entry(dirfd(dir), entry->d_name, 0);
+	}
+	closedir(dir);
 }
 
 /* Six characters of the kind mkstemp uses. */

@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <limits.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -24,6 +25,10 @@ int sm_path_make_dirs(const char *path, mode_t mode, struct sm_error *err);
 
 /* Remove a file or a whole tree without following symbolic links; absent is success. */
 int sm_path_remove_tree(const char *path, struct sm_error *err);
+
+/* Remove what was killed while it made `path` has left: regular files, or folders, named `path` + infix + six letters,
+ * that nobody holds by flock(2).  As far as that is possible. */
+void sm_path_remove_leftovers(const char *path, const char *infix, bool folders);
 
 /* A file that appears at `path` whole or not at all: begin opens `path` + ".tmp.XXXXXX" for writing;
  * commit fsyncs the file, renames it, and fsyncs the folder; discard removes the temporary.  Exactly one of commit and

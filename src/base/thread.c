@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 
+/* Less than a huge page: the kernel would make one of the few kilobytes that a machine's thread uses. */
+#define STACK_BYTES (1u << 20)
+
 struct start {
 	char name[16];
 	void *(*run)(void *arg);
@@ -32,7 +35,13 @@ int sm_thread_start(pthread_t *ret_thread, const char *name, void *(*run)(void *
 	sigset_t all, old;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int code = pthread_create(ret_thread, NULL, begin, start);
+	pthread_attr_t attr;
+	int code = pthread_attr_init(&attr);
+	if (code == 0) {
+		code = pthread_attr_setstacksize(&attr, STACK_BYTES);
+		code = code ? code : pthread_create(ret_thread, &attr, begin, start);
+		pthread_attr_destroy(&attr);
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (code)
 		free(start);

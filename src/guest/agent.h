@@ -24,6 +24,7 @@ struct sm_agent {
 	bool some_ended;           /* a connection ended in this round: another may be accepted */
 	unsigned nconns;           /* open ones, TCP streams too */
 	unsigned long nexecs;      /* ever: the names of cgroups */
+	unsigned long spare;       /* the cgroup of the next process, there already; 0: none */
 	struct sm_conn *conns;
 	struct sm_exec *execs;
 	struct sm_tcp *tcps;

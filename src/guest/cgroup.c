@@ -10,6 +10,9 @@
 
 #define NAME "exec-"
 #define KEEP "keep"
+/* So many that the kernel's first per-processor area is used up, and what it then makes, four megabytes of accounting
+ * with it, is made before a snapshot is, and not by the first process after each restore. */
+#define KEPT 4
 
 static void format_path(char out[128], unsigned long id, const char *file)
 {
@@ -33,8 +36,12 @@ void sm_cgroup_enable(void)
 	for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++)
 		write_file(SM_CGROUP_ROOT "/cgroup.subtree_control", controllers[i]);
 	/* With the first group below the root the kernel rewrites its own code, and again when the last has gone, with
-	 * all processors held up (static keys of memory accounting).  One that stays spares each process that. */
-	mkdir(SM_CGROUP_ROOT "/" KEEP, 0755);
+	 * all processors held up (static keys of memory accounting).  Some that stay spare each process that. */
+	char path[128];
+	for (int i = 0; i < KEPT; i++) {
+		snprintf(path, sizeof path, SM_CGROUP_ROOT "/" KEEP "-%d", i);
+		mkdir(path, 0755);
+	}
 }
 
 static int set_memory(unsigned long id, const char *file, uint64_t bytes)
@@ -47,13 +54,20 @@ static int set_memory(unsigned long id, const char *file, uint64_t bytes)
 	return write_file(path, text);
 }
 
-int sm_cgroup_new(unsigned long id, uint64_t memory_soft, uint64_t memory_hard, int *ret_procs_fd)
+int sm_cgroup_prepare(unsigned long id)
 {
 	char path[128];
 	format_path(path, id, "");
-	if (mkdir(path, 0755) < 0)
-		return -errno;
-	int code = set_memory(id, "memory.max", memory_hard);
+	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int sm_cgroup_new(unsigned long id, uint64_t memory_soft, uint64_t memory_hard, int *ret_procs_fd)
+{
+	char path[128];
+	int code = sm_cgroup_prepare(id);
+	if (code < 0)
+		return code;
+	code = set_memory(id, "memory.max", memory_hard);
 	if (code == 0 && memory_soft < memory_hard)
 		code = set_memory(id, "memory.high", memory_soft);
 	if (code == 0) {

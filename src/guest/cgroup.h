@@ -9,7 +9,9 @@
 
 /* Once, when cgroup 2 is mounted: hand the controllers down.  Those that the kernel lacks stay away. */
 void sm_cgroup_enable(void);
-/* Make number `id` and open its cgroup.procs, close-on-exec: a write of "0" moves the writer in.
+/* Make number `id`, unless it is there.  -errno. */
+int sm_cgroup_prepare(unsigned long id);
+/* The same, and open its cgroup.procs, close-on-exec: a write of "0" moves the writer in.
  * Memory limits in bytes, UINT64_MAX: none.  -errno; nothing is left behind then. */
 int sm_cgroup_new(unsigned long id, uint64_t memory_soft, uint64_t memory_hard, int *ret_procs_fd);
 /* SIGKILL to every process in it. */

@@ -228,8 +228,9 @@ static void open_frame(struct sm_conn *conn, unsigned type, uint8_t *payload, si
 	unsigned kind = sm_wire_u16(&wire);
 	uint32_t body = sm_wire_u32(&wire);
 	/* The version first: another one may have another OPEN. */
-	if (!wire.failed && version != SM_AGENT_VERSION) {
-		sm_conn_fail(conn, EPROTO, "protocol version %u, this agent speaks %u", version, SM_AGENT_VERSION);
+	if (!wire.failed && (version < SM_AGENT_VERSION_MIN || version > SM_AGENT_VERSION)) {
+		sm_conn_fail(conn, EPROTO, "protocol version %u, this agent speaks %u to %u", version,
+		             SM_AGENT_VERSION_MIN, SM_AGENT_VERSION);
 		return;
 	}
 	if (!sm_wire_ended(&wire)) {

@@ -223,7 +223,8 @@ static int open_cgroup(struct sm_exec *exec, const struct request *request, int 
 {
 	if (!exec->agent->cgroups)
 		return request->memory_hard == UINT64_MAX && request->memory_soft == UINT64_MAX ? 0 : -ENOTSUP;
-	unsigned long id = ++exec->agent->nexecs;
+	unsigned long id = exec->agent->spare ? exec->agent->spare : ++exec->agent->nexecs;
+	exec->agent->spare = 0;
 	int code = sm_cgroup_new(id, request->memory_soft, request->memory_hard, ret_fd);
 	if (code == 0)
 		exec->cgroup = id;
@@ -251,15 +252,12 @@ static void start(struct sm_conn *conn, struct request *request)
 		sm_conn_fail(conn, ENOMEM, "start '%.256s': %s", request->argv[0], strerror(ENOMEM));
 		return;
 	}
-	const char *cwd = *request->cwd ? request->cwd : "/";
 	exec->agent = conn->agent;
 	exec->conn = conn;
 	exec->tty = request->flags & SM_AGENT_EXEC_TTY;
 	exec->keep = request->flags & SM_AGENT_EXEC_KEEP;
 	exec->takes_input = request->flags & SM_AGENT_EXEC_STDIN;
-	exec->program = strdup(request->argv[0]);
-	exec->cwd = strdup(cwd);
-	exec->start.fd = exec->output.fd = exec->error.fd = exec->input.fd = -1;
+	exec->output.fd = exec->error.fd = exec->input.fd = -1;
 	exec->next = conn->agent->execs;
 	conn->agent->execs = exec;
 	conn->request = exec;
@@ -267,13 +265,13 @@ static void start(struct sm_conn *conn, struct request *request)
 
 	struct sm_exec_fds fds = { -1, -1, -1 };
 	int theirs[3] = { -1, -1, -1 }, cgroup_fd = -1;
-	code = exec->program && exec->cwd ? open_cgroup(exec, request, &cgroup_fd) : -ENOMEM;
+	code = open_cgroup(exec, request, &cgroup_fd);
 	if (code == 0)
 		code = exec->tty ? open_terminal(request, &user, &fds, theirs) : open_pipes(request, &fds, theirs);
 	struct sm_spawn spawn = {
 		.argv = request->argv,
 		.env = request->env,
-		.cwd = cwd,
+		.cwd = *request->cwd ? request->cwd : "/",
 		.user = &user,
 		.in = theirs[0],
 		.out = theirs[1],

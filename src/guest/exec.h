@@ -9,21 +9,18 @@
 struct sm_exec {
 	struct sm_agent *agent;
 	struct sm_conn *conn; /* NULL: over; what is left waits for the process to be reaped */
-	pid_t pid;
+	pid_t pid;            /* 0: it could not be started */
 	bool tty;
-	bool started, exited, timed_out;
-	bool keep;              /* it outlives the connection */
-	bool dead;              /* to be freed when the round of events is over */
-	uint64_t early_signals; /* came before the program ran: bit number - 1 */
-	unsigned long cgroup;   /* 0: none */
+	bool exited, timed_out;
+	bool keep;            /* it outlives the connection */
+	bool dead;            /* to be freed when the round of events is over */
+	unsigned long cgroup; /* 0: none */
 	int64_t started_us, ended_us;
 	int status;
 	struct rusage usage;
 	struct sm_timer timer;
-	struct sm_source start;         /* spawn's status descriptor */
 	struct sm_source output, error; /* pipes, or output alone: a terminal's master */
 	size_t output_left, error_left; /* what to read yet, when the process has ended */
-	char *program, *cwd;            /* for messages */
 
 	struct sm_source input;
 	bool takes_input;

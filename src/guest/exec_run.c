@@ -13,30 +13,23 @@
 
 #define TERMINAL_LEFT_MAX (256u << 10) /* most a terminal is read when its process has ended */
 
-/* Whoever belongs to the request: also between fork and setsid, and after setsid of its own. */
+/* Whoever belongs to the request: with a cgroup also after setsid of its own. */
 static void kill_all(struct sm_exec *exec)
 {
-	if (exec->pid && !exec->exited) {
+	if (exec->pid && !exec->exited)
 		kill(-exec->pid, SIGKILL);
-		kill(exec->pid, SIGKILL);
-	}
 	if (exec->cgroup)
 		sm_cgroup_kill(exec->cgroup);
 }
 
 void sm_exec_signal(struct sm_exec *exec, int number)
 {
-	if (exec->exited)
-		return;
-	if (exec->started)
+	if (exec->pid && !exec->exited)
 		kill(-exec->pid, number);
-	else
-		exec->early_signals |= UINT64_C(1) << (number - 1);
 }
 
 static void close_all(struct sm_exec *exec)
 {
-	sm_source_close(&exec->start);
 	sm_source_close(&exec->output);
 	sm_source_close(&exec->error);
 	sm_source_close(&exec->input);
@@ -55,7 +48,7 @@ void sm_exec_over(struct sm_conn *conn)
 {
 	struct sm_exec *exec = conn->request;
 	exec->conn = NULL;
-	if (exec->keep && exec->started && !exec->exited && conn->stage == SM_CONN_DEAD) {
+	if (exec->keep && exec->pid && !exec->exited && conn->stage == SM_CONN_DEAD) {
 		sm_source_close(&exec->input);
 		sm_source_want(&exec->output, EPOLLIN);
 		sm_source_want(&exec->error, EPOLLIN);
@@ -75,8 +68,6 @@ void sm_exec_over(struct sm_conn *conn)
 void sm_exec_free(struct sm_exec *exec)
 {
 	free(exec->stdin_data);
-	free(exec->program);
-	free(exec->cwd);
 	free(exec);
 }
 
@@ -90,7 +81,14 @@ void sm_exec_sweep(struct sm_agent *agent)
 		}
 		*at = exec->next;
 		sm_exec_free(exec);
+		sm_exec_prepare(agent);
 	}
+}
+
+void sm_exec_prepare(struct sm_agent *agent)
+{
+	if (agent->cgroups && !agent->spare && sm_cgroup_prepare(agent->nexecs + 1) == 0)
+		agent->spare = ++agent->nexecs;
 }
 
 void sm_exec_kill_all(struct sm_agent *agent)
@@ -185,50 +183,12 @@ void sm_exec_room(struct sm_conn *conn)
 		pump(exec);
 		return;
 	}
-	if (exec->started) {
+	if (exec->pid) {
 		sm_source_want(&exec->output, EPOLLIN);
 		sm_source_want(&exec->error, EPOLLIN);
 	}
 	if (exec->takes_input && !exec->input_closed)
 		sm_exec_input_push(exec);
-}
-
-/* The program runs, or it could not be started. */
-static void start_ready(struct sm_source *source, uint32_t events)
-{
-	(void)events;
-	static const char *const stages[] = {
-		[SM_SPAWN_CGROUP] = "cgroup",
-		[SM_SPAWN_TERMINAL] = "terminal",
-		[SM_SPAWN_LIMITS] = "limits",
-		[SM_SPAWN_USER] = "user",
-	};
-	struct sm_exec *exec = source->owner;
-	struct sm_spawn_failure failure;
-	ssize_t got = read(source->fd, &failure, sizeof failure);
-	if (got < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	sm_source_close(source);
-	if (got == (ssize_t)sizeof failure) {
-		const char *cause = strerror(failure.code);
-		if (failure.stage == SM_SPAWN_PROGRAM)
-			sm_conn_fail(exec->conn, failure.code, "run '%.256s': %s", exec->program, cause);
-		else if (failure.stage == SM_SPAWN_CWD)
-			sm_conn_fail(exec->conn, failure.code, "folder '%.256s': %s", exec->cwd, cause);
-		else
-			sm_conn_fail(exec->conn, failure.code, "start '%.256s': set %s: %s", exec->program,
-			             stages[failure.stage], cause);
-		return;
-	}
-	exec->started = true;
-	uint8_t payload[4];
-	sm_wire_put_u32(payload, (uint32_t)exec->pid);
-	sm_conn_send(exec->conn, SM_AGENT_STARTED, payload, sizeof payload);
-	sm_source_want(&exec->output, EPOLLIN);
-	sm_source_want(&exec->error, EPOLLIN);
-	for (int number = 1; exec->early_signals; number++, exec->early_signals >>= 1)
-		if (exec->early_signals & 1)
-			sm_exec_signal(exec, number);
 }
 
 static size_t readable(const struct sm_exec *exec, const struct sm_source *source)
@@ -252,8 +212,6 @@ static void reaped(struct sm_exec *exec, int status, const struct rusage *usage)
 	if (!exec->conn && !exec->keep)
 		kill_all(exec);
 	exec->exited = true;
-	if (exec->start.fd >= 0)
-		start_ready(&exec->start, EPOLLIN);
 	drop_cgroup(exec);
 	if (!exec->conn) {
 		sm_timer_stop(&exec->agent->epoll, &exec->timer);
@@ -272,10 +230,11 @@ static void reaped(struct sm_exec *exec, int status, const struct rusage *usage)
 
 static bool cgroup_in_use(void *arg, unsigned long id)
 {
-	for (struct sm_exec *exec = arg; exec; exec = exec->next)
+	const struct sm_agent *agent = arg;
+	for (const struct sm_exec *exec = agent->execs; exec; exec = exec->next)
 		if (exec->cgroup == id)
 			return true;
-	return false;
+	return agent->spare == id;
 }
 
 void sm_exec_reap(struct sm_agent *agent)
@@ -295,7 +254,7 @@ void sm_exec_reap(struct sm_agent *agent)
 			reaped(exec, status, &usage);
 	}
 	if (agent->cgroups_left)
-		sm_cgroup_sweep(cgroup_in_use, agent->execs, &agent->cgroups_left);
+		sm_cgroup_sweep(cgroup_in_use, agent, &agent->cgroups_left);
 }
 
 static void timer_due(struct sm_timer *timer)
@@ -305,6 +264,25 @@ static void timer_due(struct sm_timer *timer)
 	kill_all(exec);
 }
 
+static void say_failure(struct sm_conn *conn, const struct sm_spawn *spawn, enum sm_spawn_stage stage, int code)
+{
+	static const char *const stages[] = {
+		[SM_SPAWN_CGROUP] = "cgroup",
+		[SM_SPAWN_TERMINAL] = "terminal",
+		[SM_SPAWN_LIMITS] = "limits",
+		[SM_SPAWN_USER] = "user",
+	};
+	const char *program = spawn->argv[0], *cause = strerror(-code);
+	if (stage == SM_SPAWN_NONE)
+		sm_conn_fail(conn, code, "start '%.256s': %s", program, cause);
+	else if (stage == SM_SPAWN_PROGRAM)
+		sm_conn_fail(conn, code, "run '%.256s': %s", program, cause);
+	else if (stage == SM_SPAWN_CWD)
+		sm_conn_fail(conn, code, "folder '%.256s': %s", spawn->cwd, cause);
+	else
+		sm_conn_fail(conn, code, "start '%.256s': set %s: %s", program, stages[stage], cause);
+}
+
 void sm_exec_run(struct sm_exec *exec, const struct sm_spawn *spawn, struct sm_exec_fds fds, uint32_t timeout_ms)
 {
 	struct sm_epoll *epoll = &exec->agent->epoll;
@@ -312,17 +290,19 @@ void sm_exec_run(struct sm_exec *exec, const struct sm_spawn *spawn, struct sm_e
 	sm_source_init(&exec->error, epoll, fds.error, output_ready, exec);
 	sm_source_init(&exec->input, epoll, fds.input, sm_exec_input_ready, exec);
 	exec->started_us = sm_epoll_now_us();
-	int start_fd = -1;
-	int code = sm_spawn_start(spawn, &exec->pid, &start_fd);
-	sm_source_init(&exec->start, epoll, start_fd, start_ready, exec);
-	if (code == 0)
-		code = sm_source_want(&exec->start, EPOLLIN);
+	enum sm_spawn_stage stage;
+	int code = sm_spawn_start(spawn, &exec->pid, &stage);
 	if (code < 0) {
-		sm_conn_fail(exec->conn, code, "start '%.256s': %s", exec->program, strerror(-code));
+		say_failure(exec->conn, spawn, stage, code);
 		return;
 	}
 	if (timeout_ms) {
 		exec->timer = (struct sm_timer){ .at_ms = sm_epoll_now_ms() + timeout_ms, .due = timer_due };
 		sm_timer_start(epoll, &exec->timer);
 	}
+	uint8_t payload[4];
+	sm_wire_put_u32(payload, (uint32_t)exec->pid);
+	sm_conn_send(exec->conn, SM_AGENT_STARTED, payload, sizeof payload);
+	sm_source_want(&exec->output, EPOLLIN);
+	sm_source_want(&exec->error, EPOLLIN);
 }

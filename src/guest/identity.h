@@ -10,6 +10,9 @@
 
 void sm_identity_text(const uint8_t id[16], char text[SM_IDENTITY_TEXT]);
 
+/* Once, when the file systems are there: what the first identity would otherwise wait for.  Where it cannot be done,
+ * that will tell. */
+void sm_identity_prepare(void);
 /* /run/supermachine/id; /etc/machine-id where the image has one; a boot ID of its own.  0, or -1 with *failure set, for
  * both. */
 int sm_identity_write(const uint8_t id[16], struct sm_failure *failure);

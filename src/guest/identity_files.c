@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -14,7 +15,6 @@
 #define FOLDER        "/run/supermachine"
 #define MACHINE_ID    "/etc/machine-id"
 #define BOOT_ID       "/proc/sys/kernel/random/boot_id"
-#define FRESH_UUID    "/proc/sys/kernel/random/uuid"
 #define BOOT_ID_COVER FOLDER "/boot_id"
 
 void sm_identity_text(const uint8_t id[16], char text[SM_IDENTITY_TEXT])
@@ -71,18 +71,18 @@ static int write_machine_id(const char *text, struct sm_failure *failure)
 	return write_file(MACHINE_ID, 0, 0, line, (size_t)(at - line), failure);
 }
 
-/* The kernel draws its boot ID once: a file is laid over it, as systemd-nspawn(1) does. */
-static int renew_boot_id(struct sm_failure *failure)
+static int write_line(const char *path, const char *text, struct sm_failure *failure)
 {
-	char uuid[64];
+	char line[SM_IDENTITY_TEXT + 1];
+	int len = snprintf(line, sizeof line, "%s\n", text);
+	return write_file(path, O_CREAT | O_NOFOLLOW, 0444, line, (size_t)len, failure);
+}
+
+/* The kernel draws its boot ID once: a file is laid over it, as systemd-nspawn(1) does. */
+static int cover_boot_id(const char *text, struct sm_failure *failure)
+{
 	struct statfs status;
-	int fd = open(FRESH_UUID, O_RDONLY | O_CLOEXEC);
-	ssize_t len = fd < 0 ? -1 : read(fd, uuid, sizeof uuid);
-	if (len < 0)
-		sm_fail_errno(failure, "read " FRESH_UUID);
-	if (fd >= 0)
-		close(fd);
-	if (len < 0 || write_file(BOOT_ID_COVER, O_CREAT | O_NOFOLLOW, 0444, uuid, (size_t)len, failure) < 0)
+	if (write_line(BOOT_ID_COVER, text, failure) < 0)
 		return -1;
 	if (statfs(BOOT_ID, &status) < 0)
 		return sm_fail_errno(failure, "file " BOOT_ID);
@@ -91,13 +91,38 @@ static int renew_boot_id(struct sm_failure *failure)
 	return 0;
 }
 
+/* RFC 9562, version 4. */
+static int renew_boot_id(struct sm_failure *failure)
+{
+	uint8_t id[16];
+	char text[SM_IDENTITY_TEXT];
+	if (getrandom(id, sizeof id, 0) != (ssize_t)sizeof id)
+		return sm_fail_errno(failure, "boot ID: random bytes");
+	id[6] = (uint8_t)((id[6] & 0x0f) | 0x40);
+	id[8] = (uint8_t)((id[8] & 0x3f) | 0x80);
+	sm_identity_text(id, text);
+	return cover_boot_id(text, failure);
+}
+
+void sm_identity_prepare(void)
+{
+	struct sm_failure failure;
+	char text[SM_IDENTITY_TEXT];
+	int fd = open(BOOT_ID, O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+	if (fd >= 0)
+		close(fd);
+	if (len != sizeof text - 1 || sm_mounts_memory(FOLDER, &failure) < 0)
+		return;
+	text[len] = 0;
+	cover_boot_id(text, &failure);
+}
+
 int sm_identity_write(const uint8_t id[16], struct sm_failure *failure)
 {
-	char text[SM_IDENTITY_TEXT], line[SM_IDENTITY_TEXT + 1];
+	char text[SM_IDENTITY_TEXT];
 	sm_identity_text(id, text);
-	int len = snprintf(line, sizeof line, "%s\n", text);
-	if (sm_mounts_memory(FOLDER, failure) < 0 ||
-	    write_file(FOLDER "/id", O_CREAT | O_NOFOLLOW, 0444, line, (size_t)len, failure) < 0 ||
+	if (sm_mounts_memory(FOLDER, failure) < 0 || write_line(FOLDER "/id", text, failure) < 0 ||
 	    write_machine_id(text, failure) < 0)
 		return -1;
 	return renew_boot_id(failure);

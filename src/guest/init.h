@@ -43,6 +43,7 @@ int sm_mounts_system(struct sm_failure *failure); /* the rest, below the final r
  * that is not. */
 int sm_mounts_memory(const char *path, struct sm_failure *failure);
 /* mkdir, where "it is there already" is fine. */
+int sm_mounts_folders(const char *path, struct sm_failure *failure); /* with its parents */
 int sm_mounts_folder(const char *path, unsigned mode, struct sm_failure *failure);
 
 int sm_devices_load_modules(struct sm_failure *failure); /* /modules/list, if there is one */

@@ -2,7 +2,9 @@
  * an ordinary process that serves the same protocol on a Unix socket. */
 #include "agent.h"
 #include "cgroup.h"
+#include "identity.h"
 #include "init.h"
+#include "requests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -74,6 +76,8 @@ static int run_init(struct sm_agent *agent, struct sm_failure *failure)
 	agent->cgroups = access(SM_CGROUP_ROOT "/cgroup.procs", F_OK) == 0;
 	if (agent->cgroups)
 		sm_cgroup_enable();
+	sm_exec_prepare(agent);
+	sm_identity_prepare();
 	code = sm_agent_listen_vsock(agent);
 	if (code < 0)
 		return sm_fail(failure, "listen on vsock: %s", strerror(-code));

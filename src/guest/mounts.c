@@ -42,7 +42,7 @@ static bool is_empty(const char *path)
 	return count <= 2; /* . and .. */
 }
 
-static int make_folders(const char *path, struct sm_failure *failure)
+int sm_mounts_folders(const char *path, struct sm_failure *failure)
 {
 	char part[PATH_MAX];
 	for (const char *end = path; *end;) {
@@ -57,9 +57,13 @@ static int make_folders(const char *path, struct sm_failure *failure)
 int sm_mounts_memory(const char *path, struct sm_failure *failure)
 {
 	struct statfs status;
-	if (make_folders(path, failure) < 0)
-		return -1;
-	if (statfs(path, &status) < 0)
+	int found = statfs(path, &status);
+	if (found < 0) {
+		if (sm_mounts_folders(path, failure) < 0)
+			return -1;
+		found = statfs(path, &status);
+	}
+	if (found < 0)
 		return sm_fail_errno(failure, "folder %s", path);
 	if (status.f_type == SM_TMPFS_MAGIC || status.f_type == SM_RAMFS_MAGIC)
 		return 0;

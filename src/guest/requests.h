@@ -10,6 +10,8 @@ void sm_exec_open_with(struct sm_conn *conn, struct sm_wire *body, char *value);
 void sm_tcp_open(struct sm_conn *conn, struct sm_wire *body);
 void sm_files_open_read(struct sm_conn *conn, struct sm_wire *body);
 void sm_files_open_write(struct sm_conn *conn, struct sm_wire *body);
+void sm_attach_open(struct sm_conn *conn, struct sm_wire *body);
+void sm_interpreter_open(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open_ping(struct sm_conn *conn, struct sm_wire *body);
 void sm_identity_open_sync(struct sm_conn *conn, struct sm_wire *body);
@@ -22,6 +24,8 @@ void sm_exec_reap(struct sm_agent *agent);
 void sm_exec_kill_all(struct sm_agent *agent);
 /* Free what ended in this round. */
 void sm_exec_sweep(struct sm_agent *agent);
+/* What the next process needs and can be made before it is asked for. */
+void sm_exec_prepare(struct sm_agent *agent);
 void sm_tcp_sweep(struct sm_agent *agent);
 
 #endif

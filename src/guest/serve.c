@@ -26,6 +26,8 @@ const struct sm_conn_kind sm_conn_kinds[] = {
 	{ SM_AGENT_SYNC, sm_identity_open_sync },
 	{ SM_AGENT_SHUTDOWN, sm_identity_open_shutdown },
 	{ SM_AGENT_DROP_CACHES, sm_identity_open_drop_caches },
+	{ SM_AGENT_MOUNT, sm_attach_open },
+	{ SM_AGENT_INTERPRETER, sm_interpreter_open },
 	{ 0, NULL },
 };
 

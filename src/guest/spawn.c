@@ -1,13 +1,16 @@
 #include "spawn.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#define STACK_BYTES 16384 /* of the child; execvp keeps a path on it */
 
 static void set_signals(void)
 {
@@ -49,32 +52,43 @@ static enum sm_spawn_stage become(const struct sm_spawn *spawn)
 		return SM_SPAWN_CWD;
 	if (set_user(spawn->user) < 0)
 		return SM_SPAWN_USER;
-	environ = (char **)spawn->env;
+	environ = (char **)spawn->env; /* whose PATH counts; ours again once the parent goes on */
 	execvp(spawn->argv[0], spawn->argv);
 	return SM_SPAWN_PROGRAM;
 }
 
-int sm_spawn_start(const struct sm_spawn *spawn, pid_t *ret_pid, int *ret_status_fd)
+struct start {
+	const struct sm_spawn *spawn;
+	enum sm_spawn_stage stage;
+	int code;
+};
+
+static int run_child(void *arg)
 {
-	int status[2];
-	if (pipe2(status, O_CLOEXEC) < 0)
+	struct start *start = arg;
+	start->stage = become(start->spawn);
+	start->code = -errno;
+	return 127;
+}
+
+int sm_spawn_start(const struct sm_spawn *spawn, pid_t *ret_pid, enum sm_spawn_stage *ret_stage)
+{
+	/* The child has the agent's memory, and the agent waits: a copy of the page tables, and of each page that
+	 * either of them writes then, would be most of what a short process costs a machine that was just restored. Not
+	 * vfork: the C library has that as a plain fork on some architectures. */
+	_Alignas(16) char stack[STACK_BYTES];
+	struct start start = { .spawn = spawn, .stage = SM_SPAWN_NONE };
+	char **own = environ;
+	pid_t pid = clone(run_child, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD, &start);
+	environ = own;
+	*ret_stage = start.stage;
+	if (pid < 0)
 		return -errno;
-	pid_t pid = fork();
-	if (pid == 0) {
-		struct sm_spawn_failure failure = { .stage = become(spawn) };
-		failure.code = errno;
-		ssize_t written = write(status[1], &failure, sizeof failure);
-		_exit(written < 0 ? 126 : 127);
-	}
-	int code = pid < 0 ? -errno : 0;
-	close(status[1]);
-	if (code == 0 && fcntl(status[0], F_SETFL, O_NONBLOCK) < 0)
-		code = -errno;
-	if (code < 0) {
-		close(status[0]);
-		return code;
+	if (start.code < 0) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		return start.code;
 	}
 	*ret_pid = pid;
-	*ret_status_fd = status[0];
 	return 0;
 }

@@ -27,6 +27,7 @@ struct sm_spawn {
 };
 
 enum sm_spawn_stage {
+	SM_SPAWN_NONE,
 	SM_SPAWN_CGROUP,
 	SM_SPAWN_TERMINAL,
 	SM_SPAWN_LIMITS,
@@ -35,14 +36,8 @@ enum sm_spawn_stage {
 	SM_SPAWN_PROGRAM,
 };
 
-/* What the child writes when it cannot go on. */
-struct sm_spawn_failure {
-	int code; /* errno */
-	enum sm_spawn_stage stage;
-};
-
-/* Starts the process in a session of its own.  *ret_status_fd (non-blocking) gives one struct sm_spawn_failure, or
- * end of file when the program runs.  0 or -errno. */
-int sm_spawn_start(const struct sm_spawn *spawn, pid_t *ret_pid, int *ret_status_fd);
+/* Starts the process in a session of its own; returns when its program runs, or could not be started: a negative errno,
+ * and at what stage (SM_SPAWN_NONE: before there was a process). */
+int sm_spawn_start(const struct sm_spawn *spawn, pid_t *ret_pid, enum sm_spawn_stage *ret_stage);
 
 #endif

@@ -6,8 +6,8 @@
  *
  * Threads: vm calls from the machine's control thread; vcpu calls, one at a time, on the vCPU's own thread (some back
  * ends bind a vCPU to it), except vcpu_kick, which any thread may call.  With any_thread in the caps, only
- * vcpu_run, vcpu_settle, vcpu_halted and vcpu_resumed have to be there.  Where a vm call says that no vCPU runs, no
- * vcpu call is under way either: state of the machine that lies in its vCPUs is then the control thread's. */
+ * vcpu_run, vcpu_settle, vcpu_halted, vcpu_where and vcpu_resumed have to be there.  Where a vm call says that no vCPU
+ * runs, no vcpu call is under way either: state of the machine that lies in its vCPUs is then the control thread's. */
 #ifndef SM_HV_HV_H
 #define SM_HV_HV_H
 
@@ -138,6 +138,8 @@ struct sm_hv {
 	 * holds for all of a machine, nothing but a reset will wake it.  On aarch64 only the latter counts (PSCI: off):
 	 * a WFI wakes for masked interrupts too, and Linux idles like that. */
 	bool (*vcpu_halted)(struct sm_hv_vcpu *vcpu);
+	/* Where it is, its registers as one number: the same at two looks, it has not gone on in between. */
+	uint64_t (*vcpu_where)(struct sm_hv_vcpu *vcpu);
 	int (*vcpu_save)(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
 	int (*vcpu_load)(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
 	/* Tell a restored guest that it was stopped (KVM_KVMCLOCK_CTRL: no soft lockup reports).  An aarch64 guest has

@@ -157,6 +157,17 @@ bool sm_kvm_arch_vcpu_halted(struct sm_hv_vcpu *vcpu)
 	return ioctl(vcpu->fd, KVM_GET_MP_STATE, &state) >= 0 && state.mp_state == KVM_MP_STATE_STOPPED;
 }
 
+/* A few of them tell, and each is a call. */
+uint64_t sm_kvm_arch_vcpu_where(struct sm_hv_vcpu *vcpu)
+{
+	const uint64_t ids[] = { CORE_REGISTER(regs.pc), CORE_REGISTER(regs.sp), CORE_REGISTER(regs.regs[0]),
+		                 CORE_REGISTER(regs.regs[1]) };
+	uint64_t where = 0, value;
+	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+		where = where * UINT64_C(0x100000001b3) + (sm_kvm_arm64_get(vcpu->fd, ids[i], &value) < 0 ? 0 : value);
+	return where;
+}
+
 /* The guest's counter is all the time it knows, and that stands still in a snapshot. */
 void sm_kvm_arch_vcpu_resumed(struct sm_hv_vcpu *vcpu)
 {

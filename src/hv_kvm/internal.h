@@ -84,6 +84,7 @@ int sm_kvm_arch_vcpu_init(struct sm_hv_vcpu *vcpu, struct sm_error *err);
 void sm_kvm_arch_vcpu_done(struct sm_hv_vcpu *vcpu); /* also after a failed init */
 int sm_kvm_arch_vcpu_boot(struct sm_hv_vcpu *vcpu, const struct sm_hv_boot *boot, struct sm_error *err);
 bool sm_kvm_arch_vcpu_halted(struct sm_hv_vcpu *vcpu);
+uint64_t sm_kvm_arch_vcpu_where(struct sm_hv_vcpu *vcpu);
 int sm_kvm_arch_vcpu_save(struct sm_hv_vcpu *vcpu, struct sm_buf *out, struct sm_error *err);
 int sm_kvm_arch_vcpu_load(struct sm_hv_vcpu *vcpu, struct sm_reader *in, struct sm_error *err);
 void sm_kvm_arch_vcpu_resumed(struct sm_hv_vcpu *vcpu);

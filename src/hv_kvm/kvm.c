@@ -252,6 +252,7 @@ const struct sm_hv sm_hv_kvm = {
 	.vcpu_kick = sm_kvm_vcpu_kick,
 	.vcpu_settle = sm_kvm_vcpu_settle,
 	.vcpu_halted = sm_kvm_arch_vcpu_halted,
+	.vcpu_where = sm_kvm_arch_vcpu_where,
 	.vcpu_save = sm_kvm_arch_vcpu_save,
 	.vcpu_load = sm_kvm_arch_vcpu_load,
 	.vcpu_resumed = sm_kvm_arch_vcpu_resumed,

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/platform/x86.h>
 
@@ -183,4 +184,17 @@ bool sm_kvm_arch_vcpu_halted(struct sm_hv_vcpu *vcpu)
 	default:
 		return false;
 	}
+}
+
+/* FNV-1a, a word at a time. */
+uint64_t sm_kvm_arch_vcpu_where(struct sm_hv_vcpu *vcpu)
+{
+	struct kvm_regs regs;
+	uint64_t words[sizeof regs / 8], hash = UINT64_C(0xcbf29ce484222325);
+	if (ioctl(vcpu->fd, KVM_GET_REGS, &regs) < 0)
+		return 0;
+	memcpy(words, &regs, sizeof words);
+	for (size_t i = 0; i < sizeof words / 8; i++)
+		hash = (hash ^ words[i]) * UINT64_C(0x100000001b3);
+	return hash;
 }

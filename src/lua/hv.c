@@ -157,6 +157,13 @@ static int microguest_halted(lua_State *L)
 	return 1;
 }
 
+static int microguest_where(lua_State *L)
+{
+	struct sm_hv_guest *guest = check_guest(L);
+	lua_pushinteger(L, perform(L, guest, check_vcpu(L, guest, 2), SM_HV_GUEST_WHERE, NULL));
+	return 1;
+}
+
 static int microguest_resumed(lua_State *L)
 {
 	struct sm_hv_guest *guest = check_guest(L);
@@ -343,6 +350,7 @@ static const luaL_Reg methods[] = {
 	{ "kick", microguest_kick },
 	{ "settle", microguest_settle },
 	{ "halted", microguest_halted },
+	{ "where", microguest_where },
 	{ "resumed", microguest_resumed },
 	{ "save_vcpu", microguest_save_vcpu },
 	{ "load_vcpu", microguest_load_vcpu },

@@ -94,6 +94,8 @@ static int perform(struct vcpu *vcpu, enum sm_hv_guest_task task, struct sm_erro
 		return hv->vcpu_settle(vcpu->hv_vcpu, &vcpu->io, err);
 	case SM_HV_GUEST_HALTED:
 		return hv->vcpu_halted(vcpu->hv_vcpu);
+	case SM_HV_GUEST_WHERE:
+		return (int)(hv->vcpu_where(vcpu->hv_vcpu) & INT32_MAX);
 	case SM_HV_GUEST_SAVE:
 		return save(vcpu, err);
 	case SM_HV_GUEST_LOAD:

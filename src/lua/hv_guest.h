@@ -38,6 +38,7 @@ enum sm_hv_guest_task {
 	SM_HV_GUEST_RUN,    /* io */
 	SM_HV_GUEST_SETTLE, /* io; result 1: another access */
 	SM_HV_GUEST_HALTED, /* result 0 or 1 */
+	SM_HV_GUEST_WHERE,  /* result: 31 bits of it */
 	SM_HV_GUEST_SAVE,   /* state */
 	SM_HV_GUEST_LOAD,   /* state; result 1: bytes were left over */
 	SM_HV_GUEST_RESUMED,

@@ -77,7 +77,7 @@ static int memory_discard(lua_State *L)
 	return 1;
 }
 
-/* marked(gpa) -> whether host code wrote to that page */
+/* marked(gpa) -> whether host code wrote to that page, or it is known to differ from the file */
 static int memory_marked(lua_State *L)
 {
 	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
@@ -141,6 +141,20 @@ static int guest_wrote(void *arg, const struct sm_memory_region *region, uint64_
 	return 0;
 }
 
+/* harvest(gpas) -> true, or nil, message, code.  What marked() says is what differs from the file then, after a guest
+ * that wrote to the pages of these addresses. */
+static int memory_harvest(lua_State *L)
+{
+	struct sm_lua_memory *self = sm_lua_memory_check(L, 1);
+	luaL_checktype(L, 2, LUA_TTABLE);
+	struct sm_error err = { 0 };
+	int code = sm_memory_harvest(self->memory, guest_wrote, L, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
 /* rewind(gpas) -> bytes copied, bytes given back; or nil, message, code.  All RAM is what the file says, after a guest
  * that wrote to the pages of these addresses. */
 static int memory_rewind(lua_State *L)
@@ -160,9 +174,11 @@ static int memory_rewind(lua_State *L)
 }
 
 static const luaL_Reg memory_methods[] = {
-	{ "read", memory_read },       { "write", memory_write },   { "zero", memory_zero },
-	{ "discard", memory_discard }, { "marked", memory_marked }, { "regions", memory_regions },
-	{ "save", memory_save },       { "rewind", memory_rewind }, { NULL, NULL },
+	{ "read", memory_read },     { "write", memory_write },
+	{ "zero", memory_zero },     { "discard", memory_discard },
+	{ "marked", memory_marked }, { "regions", memory_regions },
+	{ "save", memory_save },     { "harvest", memory_harvest },
+	{ "rewind", memory_rewind }, { NULL, NULL },
 };
 
 static const struct sm_lua_class memory_class = {

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -58,6 +59,20 @@ static int remove_tree(lua_State *L)
 	return 1;
 }
 
+/* Absolute, and of what it leads to. */
+static int paths_real_path(lua_State *L)
+{
+	const char *path = luaL_checkstring(L, 1);
+	char absolute[PATH_MAX];
+	struct sm_error err = { 0 };
+	if (!realpath(path, absolute)) {
+		int code = sm_error_sys(&err, errno, "%s", path);
+		return sm_lua_fail(L, code, &err);
+	}
+	lua_pushstring(L, absolute);
+	return 1;
+}
+
 static int hash_fd(int fd, char out[SM_SHA256_HEX + 1])
 {
 	struct sm_sha256 *hash = sm_sha256_new();
@@ -105,6 +120,7 @@ void sm_lua_paths_open(lua_State *L)
 		{ "make_dirs", make_dirs },
 		{ "remove_tree", remove_tree },
 		{ "sha256_file", paths_sha256_file },
+		{ "real_path", paths_real_path },
 		{ NULL, NULL },
 	};
 	luaL_setfuncs(L, functions, 0);

@@ -100,9 +100,7 @@ void sm_lua_plan_read(lua_State *L, int index, struct sm_plan_config *ret_config
 		.vcpus = option_count(L, index, "vcpus", 1),
 		.memory_mib = option_count(L, index, "memory_mib", 256),
 		.blocks = option_count(L, index, "blocks", 0),
-		.volumes = option_count(L, index, "volumes", 0),
 		.volume_slots = option_count(L, index, "volume_slots", 0),
-		.mounts = option_count(L, index, "mounts", 0),
 		.mount_slots = option_count(L, index, "mount_slots", 0),
 		.net = sm_lua_option_boolean(L, index, "net", false),
 		.dax_mib = dax_mib < 0 ? SM_PLAN_DAX_DEFAULT : (uint64_t)dax_mib,
@@ -119,6 +117,8 @@ void sm_lua_plan_config(lua_State *L, int index, struct sm_plan_config *ret_conf
 	};
 	sm_lua_options_check(L, index, known);
 	sm_lua_plan_read(L, index, ret_config);
+	ret_config->volumes = option_count(L, index, "volumes", 0);
+	ret_config->mounts = option_count(L, index, "mounts", 0);
 }
 
 /* plan(config) -> table, or nil, message, code. */

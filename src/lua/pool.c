@@ -4,6 +4,7 @@
 
 #include "base/fd.h"
 #include "lua/identity.h"
+#include "lua/mounts.h"
 #include "lua/snapshot.h"
 #include "lua/vm.h"
 
@@ -84,6 +85,16 @@ static void acquire_free(void *arg)
 	free(acquire);
 }
 
+static int copy_sources(const struct sm_snapshot *snapshot, const struct sm_pool *pool, struct sm_sources *to,
+                        struct sm_error *err)
+{
+	const struct sm_mounts_wish *mounts = sm_pool_mounts(pool);
+	int code = sm_sources_copy_disks(sm_snapshot_sources(snapshot), to, err);
+	if (code >= 0)
+		code = sm_source_mounts_copy(&mounts->bound, &to->mounts, err);
+	return code < 0 ? code : sm_source_mounts_copy(&mounts->added, &to->mounts, err);
+}
+
 static int acquire_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	struct acquire *acquire = arg;
@@ -93,7 +104,7 @@ static int acquire_run(struct sm_op *op, void *arg, struct sm_error *err)
 		return code;
 	parts->pool = acquire->pool;
 	parts->origin = sm_snapshot_ref(acquire->snapshot);
-	return sm_sources_copy_disks(sm_snapshot_sources(acquire->snapshot), &parts->sources, err);
+	return copy_sources(acquire->snapshot, acquire->pool, &parts->sources, err);
 }
 
 static int acquire_push(lua_State *L, void *arg)
@@ -113,7 +124,7 @@ static int pool_acquire_ready(lua_State *L)
 	/* From here on it goes back by itself. */
 	parts.pool = handle->pool;
 	parts.origin = sm_snapshot_ref(handle->snapshot);
-	int code = sm_sources_copy_disks(sm_snapshot_sources(handle->snapshot), &parts.sources, &err);
+	int code = copy_sources(handle->snapshot, handle->pool, &parts.sources, &err);
 	if (code < 0) {
 		sm_lua_vm_parts_done(&parts);
 		return sm_lua_fail(L, code, &err);
@@ -205,8 +216,8 @@ static enum sm_pool_reset check_reset(lua_State *L, int index)
  * blocks; the machines are made in the background. */
 static int pool_new(lua_State *L)
 {
-	static const char *const known[] = { "min",    "max",   "transport",  "reset",      "idle_ms",
-		                             "device", "agent", "timeout_ms", "on_restore", NULL };
+	static const char *const known[] = { "min",   "max",        "transport",  "reset",  "idle_ms", "device",
+		                             "agent", "timeout_ms", "on_restore", "mounts", NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
 	const lua_Integer min = sm_lua_option_integer(L, 2, "min", 1);
@@ -220,8 +231,11 @@ static int pool_new(lua_State *L)
 	};
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 
+	unsigned nmounts;
+	const struct sm_source_mount *mounts = sm_lua_mounts_read(L, 2, "mounts", &nmounts);
 	struct pool *handle = sm_lua_new(L, &pool_class);
 	struct sm_lua_identity identity;
+	struct sm_mounts_wish wish = { 0 };
 	struct sm_error err = { 0 };
 	int code = sm_lua_identity_read(L, 2, &identity);
 	if (code < 0)
@@ -230,8 +244,12 @@ static int pool_new(lua_State *L)
 	int hv_fd = sm_sources_open_hv(device, &err);
 	code = hv_fd;
 	if (code >= 0)
+		code = sm_mounts_wish(&sm_snapshot_sources(snapshot)->mounts, mounts, nmounts, &wish, &err);
+	options.mounts = &wish;
+	if (code >= 0)
 		code = sm_pool_new(snapshot, hv_fd, &options, &handle->pool, &err);
 	sm_lua_identity_done(&identity);
+	sm_mounts_wish_done(&wish);
 	sm_fd_close(&hv_fd);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);

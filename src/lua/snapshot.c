@@ -4,8 +4,10 @@
 
 #include "base/fd.h"
 #include "lua/identity.h"
+#include "lua/mounts.h"
 #include "lua/plan.h"
 #include "lua/vm.h"
+#include "lua/volumes.h"
 #include "pool/restore.h"
 
 #include <errno.h>
@@ -70,14 +72,8 @@ static int snapshot_parent(lua_State *L)
 	return 1;
 }
 
-/* A list of { offset =, bytes = } in the RAM file; nil and why there is none. */
-static int snapshot_working_set(lua_State *L)
+static void push_extents(lua_State *L, const struct sm_memory_extents *extents)
 {
-	const struct sm_memory_extents *extents;
-	struct sm_error err = { 0 };
-	int code = sm_snapshot_working_set(sm_lua_snapshot_check(L, 1), &extents, &err);
-	if (code < 0)
-		return sm_lua_fail(L, code, &err);
 	lua_createtable(L, (int)extents->count, 0);
 	for (size_t i = 0; i < extents->count; i++) {
 		lua_createtable(L, 0, 2);
@@ -87,6 +83,20 @@ static int snapshot_working_set(lua_State *L)
 		lua_setfield(L, -2, "bytes");
 		lua_seti(L, -2, (lua_Integer)i + 1);
 	}
+}
+
+/* A list of { offset =, bytes = } in the RAM file, and in its field `written` those that were written to; nil and why
+ * there is none. */
+static int snapshot_working_set(lua_State *L)
+{
+	const struct sm_memory_touched *touched;
+	struct sm_error err = { 0 };
+	int code = sm_snapshot_working_set(sm_lua_snapshot_check(L, 1), &touched, &err);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	push_extents(L, &touched->all);
+	push_extents(L, &touched->written);
+	lua_setfield(L, -2, "written");
 	return 1;
 }
 
@@ -98,6 +108,8 @@ struct restore {
 	char *device;
 	bool resume, watched;
 	struct sm_lua_identity identity;
+	struct sm_mounts_wish mounts;
+	struct sm_volume_wishes volumes;
 	unsigned count;
 	struct sm_control **controls;
 	struct sm_lua_vm_parts parts[]; /* `count` of them */
@@ -109,6 +121,8 @@ static void restore_free(void *arg)
 	for (unsigned i = 0; i < restore->count; i++)
 		sm_lua_vm_parts_done(&restore->parts[i]);
 	sm_lua_identity_done(&restore->identity);
+	sm_mounts_wish_done(&restore->mounts);
+	sm_volume_wishes_done(&restore->volumes);
 	sm_snapshot_unref(restore->snapshot);
 	free(restore->controls);
 	free(restore->device);
@@ -124,6 +138,14 @@ static int restore_all(struct restore *restore, const struct sm_restore_options 
 	return sm_restore_many(restore->snapshot, options, restore->count, cancel, restore->controls, err);
 }
 
+static int copy_sources(const struct restore *restore, struct sm_sources *to, struct sm_error *err)
+{
+	int code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), to, err);
+	if (code >= 0)
+		code = sm_source_mounts_copy(&restore->mounts.bound, &to->mounts, err);
+	return code < 0 ? code : sm_source_mounts_copy(&restore->mounts.added, &to->mounts, err);
+}
+
 static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 {
 	struct restore *restore = arg;
@@ -135,6 +157,8 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 		.hv_fd = hv_fd,
 		.paused = !restore->resume,
 		.watched = restore->watched,
+		.mounts = &restore->mounts,
+		.volumes = &restore->volumes,
 		.identity = restore->identity.options,
 	};
 	struct sm_lua_vm_parts *parts = restore->parts;
@@ -146,7 +170,7 @@ static int restore_run(struct sm_op *op, void *arg, struct sm_error *err)
 		parts[i].origin = sm_snapshot_ref(restore->snapshot);
 	}
 	for (unsigned i = 0; i < restore->count && code >= 0; i++)
-		code = sm_sources_copy_disks(sm_snapshot_sources(restore->snapshot), &parts[i].sources, err);
+		code = copy_sources(restore, &parts[i].sources, err);
 	sm_lua_identity_done(&restore->identity);
 	return code;
 }
@@ -166,7 +190,8 @@ static int restore_push(lua_State *L, void *arg)
  * they are paused and have no new identity yet. */
 static int snapshot_restore_begin(lua_State *L)
 {
-	static const char *const known[] = { "count", "transport", "device", "resume", "learn", SM_LUA_IDENTITY_OPTIONS,
+	static const char *const known[] = { "count", "transport", "device",  "resume",
+		                             "learn", "mounts",    "volumes", SM_LUA_IDENTITY_OPTIONS,
 		                             NULL };
 	struct sm_snapshot *snapshot = sm_lua_snapshot_check(L, 1);
 	sm_lua_options_check(L, 2, known);
@@ -176,6 +201,9 @@ static int snapshot_restore_begin(lua_State *L)
 	const char *device = sm_lua_option_string(L, 2, "device", NULL);
 	bool resume = sm_lua_option_boolean(L, 2, "resume", false);
 	bool watched = sm_lua_option_boolean(L, 2, "learn", false);
+	unsigned nmounts;
+	const struct sm_source_mount *mounts = sm_lua_mounts_read(L, 2, "mounts", &nmounts);
+	sm_lua_volumes_check(L, 2, "volumes");
 	struct sm_lua_identity identity;
 	int code = sm_lua_identity_read(L, 2, &identity);
 	if (code < 0)
@@ -195,9 +223,15 @@ static int snapshot_restore_begin(lua_State *L)
 	for (unsigned i = 0; i < restore->count; i++)
 		restore->parts[i].ready_fd = -1;
 	restore->device = device ? strdup(device) : NULL;
-	if (device && !restore->device) {
+	struct sm_error err = { 0 };
+	code = device && !restore->device ? sm_error_set(&err, ENOMEM, "out of memory") : 0;
+	if (code >= 0)
+		code = sm_mounts_wish(&sm_snapshot_sources(snapshot)->mounts, mounts, nmounts, &restore->mounts, &err);
+	if (code >= 0)
+		code = sm_lua_volumes_copy(L, 2, "volumes", &restore->volumes, &err);
+	if (code < 0) {
 		restore_free(restore);
-		return sm_lua_fail(L, ENOMEM, NULL);
+		return sm_lua_fail(L, code, &err);
 	}
 	return sm_lua_op(L, restore_run, restore, restore_free, restore_push, 1);
 }

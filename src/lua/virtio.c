@@ -3,6 +3,7 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -46,6 +47,8 @@ static int device_connect(lua_State *L);
 static int device_listen(lua_State *L);
 static int device_balloon_set(lua_State *L);
 static int device_balloon_actual(lua_State *L);
+static int device_back(lua_State *L);
+static int device_forget(lua_State *L);
 
 static const luaL_Reg device_methods[] = {
 	{ "mmio_read", device_mmio_read },
@@ -67,6 +70,8 @@ static const luaL_Reg device_methods[] = {
 	{ "listen", device_listen },
 	{ "balloon_set", device_balloon_set },
 	{ "balloon_actual", device_balloon_actual },
+	{ "back", device_back },
+	{ "forget", device_forget },
 	{ NULL, NULL },
 };
 static const struct sm_lua_class device_class = {
@@ -83,9 +88,14 @@ struct sm_lua_virtio *sm_lua_virtio_new(lua_State *L)
 	return device;
 }
 
+struct sm_lua_virtio *sm_lua_virtio_check(lua_State *L, int index)
+{
+	return sm_lua_check(L, index, &device_class);
+}
+
 static struct sm_lua_virtio *check_device(lua_State *L)
 {
-	return sm_lua_check(L, 1, &device_class);
+	return sm_lua_virtio_check(L, 1);
 }
 
 static int device_mmio_read(lua_State *L)
@@ -111,9 +121,10 @@ static int device_read(lua_State *L)
 	struct sm_lua_virtio *device = check_device(L);
 	uint64_t gpa = (uint64_t)luaL_checkinteger(L, 2);
 	uint64_t len = (uint64_t)luaL_checkinteger(L, 3);
-	const void *at = sm_memory_at_read(device->memory, gpa, len);
-	luaL_argcheck(L, at, 2, "not in RAM");
-	lua_pushlstring(L, at, len);
+	luaL_Buffer out;
+	char *room = luaL_buffinitsize(L, &out, len);
+	luaL_argcheck(L, sm_memory_read(device->memory, gpa, room, len) == 0, 2, "neither in RAM nor in a window");
+	luaL_pushresultsize(&out, len);
 	return 1;
 }
 
@@ -125,8 +136,11 @@ static int device_write(lua_State *L)
 	size_t len;
 	const char *data = luaL_checklstring(L, 3, &len);
 	void *at = (void *)(uintptr_t)sm_memory_at_read(device->memory, gpa, len);
-	luaL_argcheck(L, at, 2, "not in RAM");
-	memcpy(at, data, len);
+	if (at)
+		memcpy(at, data, len);
+	else
+		luaL_argcheck(L, sm_memory_write(device->memory, gpa, data, len) == 0, 2,
+		              "neither in RAM nor in a window");
 	return 0;
 }
 
@@ -174,6 +188,7 @@ static int device_pause(lua_State *L)
 	struct sm_lua_virtio *device = check_device(L);
 	device->paused++;
 	sm_loop_pause(device->loop);
+	sm_virtio_pause(device->virtio);
 	return 0;
 }
 
@@ -183,6 +198,7 @@ static int device_resume(lua_State *L)
 	if (!device->paused)
 		return luaL_error(L, "device is not paused");
 	device->paused--;
+	sm_virtio_resume(device->virtio);
 	sm_loop_resume(device->loop);
 	return 0;
 }
@@ -269,11 +285,8 @@ static int device_stats(lua_State *L)
 	const struct {
 		const char *name;
 		uint64_t value;
-	} fields[] = { { "requests", stats.requests },
-		       { "bytes", stats.bytes },
-		       { "errors", stats.errors },
-		       { "kicks", stats.kicks },
-		       { "interrupts", stats.interrupts } };
+	} fields[] = { { "requests", stats.requests }, { "bytes", stats.bytes }, { "errors", stats.errors },
+		       { "full", stats.full },         { "kicks", stats.kicks }, { "interrupts", stats.interrupts } };
 	lua_newtable(L);
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
 		lua_pushinteger(L, (lua_Integer)fields[i].value);
@@ -321,6 +334,31 @@ static int device_balloon_actual(lua_State *L)
 {
 	lua_pushinteger(L, sm_virtio_balloon_actual(check_device(L)->virtio));
 	return 1;
+}
+
+/* back(folder) -> true */
+static int device_back(lua_State *L)
+{
+	struct sm_lua_virtio *device = check_device(L);
+	struct sm_mount mount = { .root_fd = open(luaL_checkstring(L, 2), O_PATH | O_DIRECTORY | O_CLOEXEC),
+		                  .dax = true };
+	struct sm_error err = { 0 };
+	int code =
+	    mount.root_fd < 0 ? -errno : sm_virtio_back(device->virtio, &(struct sm_backing){ .mount = &mount }, &err);
+	sm_fd_close(&mount.root_fd);
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_pushboolean(L, true);
+	return 1;
+}
+
+static int device_forget(lua_State *L)
+{
+	struct sm_lua_virtio *device = check_device(L);
+	if (!device->paused)
+		return luaL_error(L, "device is not paused");
+	sm_virtio_forget(device->virtio);
+	return 0;
 }
 
 void sm_lua_virtio_open(lua_State *L)

@@ -21,6 +21,8 @@ struct sm_lua_virtio {
 
 /* Push a device that is closed and holds nothing. */
 struct sm_lua_virtio *sm_lua_virtio_new(lua_State *L);
+/* The open device at `index`; raises for anything else. */
+struct sm_lua_virtio *sm_lua_virtio_check(lua_State *L, int index);
 /* What is around the device: all but `virtio`.  Of the plan, only the RAM is looked at. */
 int sm_lua_virtio_surround(struct sm_lua_virtio *device, const struct sm_plan *plan, struct sm_error *err);
 /* Release what it holds; for one that never opened. */

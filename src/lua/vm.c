@@ -58,7 +58,7 @@ static struct vm *check(lua_State *L)
 	return sm_lua_check(L, 1, &vm_class);
 }
 
-const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index)
+struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index)
 {
 	struct vm *vm = sm_lua_check(L, index, &vm_class);
 	return &vm->parts;
@@ -146,6 +146,23 @@ static void set_integer(lua_State *L, const char *name, uint64_t value)
 	lua_setfield(L, -2, name);
 }
 
+/* What the file server has counted, as the field "fs". */
+static void push_fs(lua_State *L, const struct sm_fuse_stats *fs)
+{
+	lua_createtable(L, 0, 10);
+	set_integer(L, "requests", fs->requests);
+	set_integer(L, "errors", fs->errors);
+	set_integer(L, "hostile", fs->hostile);
+	set_integer(L, "stale", fs->stale);
+	set_integer(L, "mended", fs->mended);
+	set_integer(L, "nodes", fs->nodes);
+	set_integer(L, "handles", fs->handles);
+	set_integer(L, "descriptors", fs->descriptors);
+	set_integer(L, "dax_bytes", fs->dax_bytes);
+	set_integer(L, "evicted", fs->evicted);
+	lua_setfield(L, -2, "fs");
+}
+
 static int vm_devices(lua_State *L)
 {
 	struct vm *vm = check(L);
@@ -170,7 +187,10 @@ static int vm_devices(lua_State *L)
 		set_integer(L, "bytes", device->bytes);
 		set_integer(L, "errors", device->errors);
 		set_integer(L, "kicks", device->kicks);
+		set_integer(L, "full", device->full);
 		set_integer(L, "interrupts", device->interrupts);
+		if (device->has_fs)
+			push_fs(L, &device->fs);
 		lua_seti(L, -2, (lua_Integer)i + 1);
 	}
 	free(devices);
@@ -333,4 +353,7 @@ void sm_lua_vm_open(lua_State *L)
 	lua_getfield(L, -1, "__index");
 	luaL_setfuncs(L, sm_lua_vm_agent_methods, 0);
 	luaL_setfuncs(L, sm_lua_vm_snapshot_methods, 0);
+	luaL_setfuncs(L, sm_lua_vm_volumes_methods, 0);
+	luaL_setfuncs(L, sm_lua_vm_mounts_methods, 0);
+	luaL_setfuncs(L, sm_lua_vm_interpreter_methods, 0);
 }

@@ -21,12 +21,18 @@ struct sm_lua_vm_parts {
 void sm_lua_vm_parts_done(struct sm_lua_vm_parts *parts);
 
 /* What the vm at `index` holds; raises for anything else and for a closed vm.  Borrowed. */
-const struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index);
+struct sm_lua_vm_parts *sm_lua_vm_check(lua_State *L, int index);
 
 /* The vm's methods that talk to the agent: vm_agent.c. */
 extern const luaL_Reg sm_lua_vm_agent_methods[];
 /* Those that save it and set it back: vm_snapshot.c. */
 extern const luaL_Reg sm_lua_vm_snapshot_methods[];
+/* Those that give it volumes: volumes.c. */
+extern const luaL_Reg sm_lua_vm_volumes_methods[];
+/* Those of its mounts: vm_mounts.c. */
+extern const luaL_Reg sm_lua_vm_mounts_methods[];
+/* Having another architecture's programs run: vm_interpreter.c. */
+extern const luaL_Reg sm_lua_vm_interpreter_methods[];
 
 /* A table of what the saving of a snapshot took. */
 int sm_lua_vm_push_saved(lua_State *L, const struct sm_snapshot_times *times);

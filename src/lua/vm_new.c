@@ -1,8 +1,10 @@
 /* core.vm_begin(options): options -> plan and sources -> a paused machine. */
 #include "agent/protocol.h"
 #include "base/fd.h"
+#include "lua/mounts.h"
 #include "lua/plan.h"
 #include "lua/vm.h"
+#include "lua/volumes.h"
 #include "plan/plan.h"
 
 #include <errno.h>
@@ -15,6 +17,7 @@ struct request {
 	enum sm_control_transport transport;
 	char *cmdline, *cpu_disable, *device;
 	bool agent;
+	struct sm_volume_wishes volumes;
 	struct sm_lua_vm_parts parts;
 };
 
@@ -22,6 +25,7 @@ static void request_free(void *arg)
 {
 	struct request *request = arg;
 	sm_lua_vm_parts_done(&request->parts);
+	sm_volume_wishes_done(&request->volumes);
 	free(request->cmdline);
 	free(request->cpu_disable);
 	free(request->device);
@@ -42,6 +46,9 @@ static int request_run(struct sm_op *op, void *arg, struct sm_error *err)
 		return hv_fd;
 	struct sm_opened opened;
 	code = sm_sources_open(&parts->sources, &opened, err);
+	struct sm_volume *volumes = NULL;
+	if (code >= 0 && (code = sm_volume_wishes_open(&request->volumes, &volumes, err)) < 0)
+		sm_opened_done(&opened);
 	if (code < 0)
 		return code;
 	const struct sm_control_build build = {
@@ -52,9 +59,14 @@ static int request_run(struct sm_op *op, void *arg, struct sm_error *err)
 		.state_fd = -1,
 		.ndisks = opened.ndisks,
 		.disks = opened.disks,
+		.nvolumes = request->volumes.count,
+		.volumes = volumes,
+		.nmounts = opened.nmounts,
+		.mounts = opened.mounts,
 	};
 	code = sm_control_open(request->transport, &build, &parts->control, err);
 	sm_opened_done(&opened);
+	sm_volume_wishes_close(volumes, request->volumes.count);
 	if (code >= 0 && request->agent)
 		code = sm_control_listen(parts->control, SM_AGENT_READY_PORT, &parts->ready_fd, err);
 	return code;
@@ -140,8 +152,9 @@ enum sm_control_transport sm_lua_vm_transport(lua_State *L, int index)
 static int vm_begin(lua_State *L)
 {
 	static const char *const known[] = {
-		"vcpus",   "memory_mib", "kernel",      "initrd",    "disks", "volume_slots", "mount_slots", "net",
-		"dax_mib", "cmdline",    "cpu_disable", "transport", "agent", "device",       NULL,
+		"vcpus",       "memory_mib", "kernel",  "initrd",  "disks",       "volume_slots",
+		"mount_slots", "net",        "dax_mib", "cmdline", "cpu_disable", "transport",
+		"agent",       "device",     "mounts",  "volumes", NULL,
 	};
 	lua_settop(L, 1);
 	sm_lua_options_check(L, 1, known);
@@ -156,6 +169,10 @@ static int vm_begin(lua_State *L)
 	const char *device = sm_lua_option_string(L, 1, "device", NULL);
 	if (!kernel)
 		return luaL_error(L, "option 'kernel' is missing");
+	unsigned nmounts;
+	const struct sm_source_mount *mounts = sm_lua_mounts_read(L, 1, "mounts", &nmounts);
+	config.mounts = nmounts;
+	config.volumes = sm_lua_volumes_check(L, 1, "volumes");
 
 	struct request *request = calloc(1, sizeof *request);
 	if (!request)
@@ -177,6 +194,10 @@ static int vm_begin(lua_State *L)
 		code = sm_sources_set_initrd(&request->parts.sources, initrd, &err);
 	if (code >= 0)
 		code = add_disks(L, 1, ndisks, &request->parts.sources, &err);
+	for (unsigned i = 0; i < nmounts && code >= 0; i++)
+		code = sm_source_mounts_add(&request->parts.sources.mounts, &mounts[i], &err);
+	if (code >= 0)
+		code = sm_lua_volumes_copy(L, 1, "volumes", &request->volumes, &err);
 	if (code < 0) {
 		request_free(request);
 		return sm_lua_fail(L, code, &err);

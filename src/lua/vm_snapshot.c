@@ -53,6 +53,7 @@ int sm_lua_vm_push_saved(lua_State *L, const struct sm_snapshot_times *times)
 	set_integer(L, "total_us", times->total_us);
 	set_integer(L, "ram_bytes", times->ram_bytes);
 	set_integer(L, "pause_us", times->pause_us);
+	set_integer(L, "volumes_us", times->volumes_us);
 	set_integer(L, "written_bytes", times->written_bytes);
 	set_integer(L, "rounds", times->rounds);
 	return 1;
@@ -87,7 +88,7 @@ static int vm_snapshot_begin(lua_State *L)
 		code = sm_error_set(&err, EINVAL, "snapshot %s: the machine was booted: it differs from no snapshot",
 		                    path);
 	if (code >= 0)
-		code = sm_sources_copy_disks(&parts->sources, &save->sources, &err);
+		code = sm_sources_copy(&parts->sources, &save->sources, &err);
 	if (code >= 0 && (!save->path || !save->metadata))
 		code = sm_error_set(&err, ENOMEM, "out of memory");
 	if (code < 0) {

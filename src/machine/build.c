@@ -30,8 +30,62 @@ static int check_host(struct sm_machine *machine, int hv_fd, struct sm_error *er
 	return 0;
 }
 
+static const struct sm_volume *volume_of(const struct sm_control_build *build, unsigned index)
+{
+	for (unsigned i = 0; i < build->nvolumes; i++)
+		if (build->volumes[i].index == index)
+			return &build->volumes[i];
+	return NULL;
+}
+
+/* What is behind each slot, by its number: what there is of each kind, in slot order. */
+static int assign_backings(const struct sm_machine *machine, const struct sm_control_build *build,
+                           struct sm_backing backings[SM_PLAN_SLOTS_MAX], struct sm_error *err)
+{
+	unsigned disks = 0, volumes = 0, mounts = 0;
+	for (unsigned i = 0; i < machine->plan.nslots; i++) {
+		const struct sm_plan_slot *slot = &machine->plan.slots[i];
+		backings[i] = (struct sm_backing){ 0 };
+		if (slot->kind == SM_PLAN_VOLUME) {
+			backings[i].volume = volume_of(build, slot->index);
+			volumes += backings[i].volume != NULL;
+			if (slot->backed && !backings[i].volume)
+				return sm_error_set(err, EINVAL, "no volume %u is given", slot->index);
+		} else if (slot->backed && slot->kind == SM_PLAN_BLOCK) {
+			if (disks == build->ndisks)
+				return sm_error_set(err, EINVAL, "%u disks given, the plan has more", build->ndisks);
+			backings[i].disk = &build->disks[disks++];
+		} else if (slot->backed && slot->kind == SM_PLAN_FS) {
+			if (mounts == build->nmounts)
+				return sm_error_set(err, EINVAL, "%u mounts given, the plan has more", build->nmounts);
+			backings[i].mount = &build->mounts[mounts++];
+		}
+	}
+	if (disks != build->ndisks)
+		return sm_error_set(err, EINVAL, "%u disks given, the plan has %u", build->ndisks, disks);
+	if (volumes != build->nvolumes)
+		return sm_error_set(err, EINVAL, "%u volumes given, and slots for %u of them", build->nvolumes,
+		                    volumes);
+	if (mounts != build->nmounts)
+		return sm_error_set(err, EINVAL, "%u mounts given, the plan has %u", build->nmounts, mounts);
+	return 0;
+}
+
+/* What the guest writes there is a file's, not RAM's: no log. */
+static int build_window(struct sm_machine *machine, unsigned number, const struct sm_mount *mount, struct sm_error *err)
+{
+	const struct sm_plan_range *dax = &machine->plan.slots[number].dax;
+	struct sm_memory_window *window = &machine->devices[number].window;
+	if (!dax->bytes || (mount && !mount->dax))
+		return 0;
+	int code = sm_memory_add_window(machine->memory, dax->gpa, dax->bytes, window, err);
+	return code < 0 ? code
+	                : machine->hv->vm_map(machine->vm, window->gpa, window->hva, window->bytes,
+	                                      mount && mount->readonly ? SM_HV_MAP_READ_ONLY : 0, err);
+}
+
 /* A slot set before the irqchip is cheaper. */
-static int build_slots(struct sm_machine *machine, bool log, struct sm_error *err)
+static int build_slots(struct sm_machine *machine, const struct sm_backing *backings, bool log, struct sm_error *err)
 {
 	const struct sm_memory_region *regions;
 	size_t count = sm_memory_regions(machine->memory, &regions);
@@ -39,10 +93,13 @@ static int build_slots(struct sm_machine *machine, bool log, struct sm_error *er
 	for (size_t i = 0; i < count && code >= 0; i++)
 		code = machine->hv->vm_map(machine->vm, regions[i].gpa, regions[i].hva, regions[i].bytes,
 		                           log ? SM_HV_MAP_LOG : 0, err);
+	for (unsigned i = 0; i < machine->plan.nslots && code >= 0; i++)
+		code = build_window(machine, i, backings[i].mount, err);
 	return code;
 }
 
-static int build_device(struct sm_machine *machine, unsigned number, const struct sm_disk *disk, struct sm_error *err)
+static int build_device(struct sm_machine *machine, unsigned number, const struct sm_backing *backing,
+                        struct sm_error *err)
 {
 	const struct sm_plan_slot *slot = &machine->plan.slots[number];
 	struct sm_machine_device *device = &machine->devices[number];
@@ -54,8 +111,9 @@ static int build_device(struct sm_machine *machine, unsigned number, const struc
 		.memory = machine->memory,
 		.loop = machine->loop,
 		.irq_fd = device->irq_fd,
+		.window = device->window,
 	};
-	int code = sm_devices_new(slot, &env, disk, &device->virtio, err);
+	int code = sm_devices_new(slot, &env, backing, &device->virtio, err);
 	if (code < 0)
 		return code;
 	code = sm_machine_wire_irq(machine, device->irq_fd, slot->irq, err);
@@ -65,26 +123,19 @@ static int build_device(struct sm_machine *machine, unsigned number, const struc
 	return code < 0 ? code : sm_machine_add_device(machine, number, err);
 }
 
-static int build_devices(struct sm_machine *machine, const struct sm_control_build *build, struct sm_error *err)
+static int build_devices(struct sm_machine *machine, const struct sm_backing *backings, struct sm_error *err)
 {
 	int code = sm_loop_new(&machine->loop, err);
 	if (code >= 0)
 		code = sm_platform_new(machine, &machine->platform, err);
 	if (code < 0)
 		return code;
-
-	unsigned disks = 0;
 	for (unsigned i = 0; i < machine->plan.nslots; i++) {
 		const struct sm_plan_slot *slot = &machine->plan.slots[i];
-		bool is_disk = slot->backed && (slot->kind == SM_PLAN_BLOCK || slot->kind == SM_PLAN_VOLUME);
-		if (is_disk && disks == build->ndisks)
-			return sm_error_set(err, EINVAL, "%u disks given, the plan has more", build->ndisks);
-		code = build_device(machine, i, is_disk ? &build->disks[disks++] : NULL, err);
+		code = build_device(machine, i, &backings[i], err);
 		if (code < 0)
 			return sm_error_context(err, "device %s %u", sm_plan_kind_name(slot->kind), slot->index);
 	}
-	if (disks != build->ndisks)
-		return sm_error_set(err, EINVAL, "%u disks given, the plan has %u", build->ndisks, disks);
 	return 0;
 }
 
@@ -158,9 +209,12 @@ static int prepare(struct sm_machine *machine, const struct sm_control_build *bu
 static int build_stages(struct sm_machine *machine, const struct sm_control_build *build, struct start *start,
                         struct sm_control_times *times, struct sm_error *err)
 {
+	struct sm_backing backings[SM_PLAN_SLOTS_MAX];
 	uint64_t since = sm_time_us();
 
 	int code = check_host(machine, build->hv_fd, err);
+	if (code >= 0)
+		code = assign_backings(machine, build, backings, err);
 	if (code >= 0)
 		code = machine->hv->vm_new(build->hv_fd, &machine->plan, &machine->vm, err);
 	if (code < 0)
@@ -174,7 +228,7 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 		return code;
 	sm_time_lap(&since, &times->map_us);
 
-	code = build_slots(machine, build->ram != NULL, err);
+	code = build_slots(machine, backings, build->ram != NULL, err);
 	if (code < 0)
 		return code;
 	sm_time_lap(&since, &times->memslot_us);
@@ -184,7 +238,7 @@ static int build_stages(struct sm_machine *machine, const struct sm_control_buil
 		return code;
 	sm_time_lap(&since, &times->irqchip_us);
 
-	code = build_devices(machine, build, err);
+	code = build_devices(machine, backings, err);
 	if (code < 0)
 		return code;
 	sm_time_lap(&since, &times->devices_us);
@@ -233,6 +287,8 @@ void sm_machine_free(struct sm_machine *machine)
 		sm_vcpu_park(machine->vcpus[i]);
 	for (unsigned i = 0; i < machine->nvcpus; i++)
 		sm_vcpu_park_wait(machine->vcpus[i]);
+	/* Of a worker whose parent has died it may be under way; it needs all that follows. */
+	sm_machine_capture_drop(machine);
 	sm_loop_remove(machine->halt_source);
 	sm_machine_unwire_irqs(machine);
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
@@ -245,7 +301,6 @@ void sm_machine_free(struct sm_machine *machine)
 	sm_platform_free(machine->platform);
 	sm_bus_done(&machine->mmio);
 	sm_bus_done(&machine->pio);
-	sm_machine_capture_drop(machine);
 	sm_memory_free(machine->memory);
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_fd_close(&machine->devices[i].irq_fd);

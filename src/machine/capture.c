@@ -19,6 +19,7 @@ struct sm_capture {
 	int ram_fd, state_fd; /* our own */
 	bool live;            /* RAM is written while the guest runs, and its writes are logged */
 	bool differing;
+	struct sm_machine_copy volumes; /* descriptors are likewise our own */
 	struct sm_memory_save *ram;
 	uint64_t left; /* what this round began with */
 	struct sm_control_captured result;
@@ -38,12 +39,12 @@ static int set_log(struct sm_machine *machine, bool on, struct sm_error *err)
 	return code;
 }
 
-/* A device marks a page before it writes to it: with the loop between two handlers, what is marked is written. */
+/* A device marks a page before it writes to it: with devices paused, what is marked is written. */
 static int new_round(struct sm_machine *machine, uint64_t *ret_left, struct sm_error *err)
 {
-	sm_loop_pause(machine->loop);
+	sm_machine_pause_devices(machine);
 	int code = sm_machine_harvest(machine, err);
-	sm_loop_resume(machine->loop);
+	sm_machine_resume_devices(machine);
 	return code < 0 ? code : sm_memory_save_round(machine->capture->ram, ret_left, err);
 }
 
@@ -57,8 +58,27 @@ void sm_machine_capture_drop(struct sm_machine *machine)
 	sm_memory_save_free(capture->ram);
 	sm_fd_close(&capture->ram_fd);
 	sm_fd_close(&capture->state_fd);
+	if (capture->volumes.count) {
+		sm_machine_pause_devices(machine);
+		sm_machine_copy_drop(machine, &capture->volumes);
+		sm_machine_resume_devices(machine);
+	}
+	while (capture->volumes.count > 0)
+		sm_fd_close(&capture->volumes.list[--capture->volumes.count].fd);
 	free(capture);
 	machine->capture = NULL;
+}
+
+static int take_volumes(struct sm_capture *capture, const struct sm_control_volume *volumes, unsigned nvolumes,
+                        struct sm_error *err)
+{
+	for (unsigned i = 0; i < nvolumes; i++) {
+		int fd = sm_fd_dup(volumes[i].fd);
+		if (fd < 0)
+			return sm_error_sys(err, fd, "volume %u: duplicate a descriptor", volumes[i].index);
+		capture->volumes.list[capture->volumes.count++] = (struct sm_control_volume){ volumes[i].index, fd };
+	}
+	return 0;
 }
 
 static int begin(struct sm_machine *machine, int ram_fd, int state_fd, struct sm_error *err)
@@ -70,6 +90,11 @@ static int begin(struct sm_machine *machine, int ram_fd, int state_fd, struct sm
 		return sm_error_sys(err, capture->ram_fd < 0 ? capture->ram_fd : capture->state_fd,
 		                    "duplicate a descriptor");
 	int code = sm_memory_save_begin(machine->memory, capture->ram_fd, capture->differing, &capture->ram, err);
+	if (code >= 0 && capture->volumes.count) {
+		sm_machine_pause_devices(machine);
+		code = sm_machine_copy_begin(machine, &capture->volumes, err);
+		sm_machine_resume_devices(machine);
+	}
 	if (code < 0 || !machine->running)
 		return code;
 	capture->live = true;
@@ -77,7 +102,9 @@ static int begin(struct sm_machine *machine, int ram_fd, int state_fd, struct sm
 	return code < 0 ? code : new_round(machine, &capture->left, err);
 }
 
-int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_fd, bool differing, struct sm_error *err)
+int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_fd,
+                             const struct sm_control_volume *volumes, unsigned nvolumes, bool differing,
+                             struct sm_error *err)
 {
 	if (machine->capture)
 		return sm_error_set(err, EBUSY, "capture: another one is under way");
@@ -89,7 +116,9 @@ int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_f
 		return sm_error_set(err, ENOMEM, "capture: out of memory");
 	machine->capture->ram_fd = machine->capture->state_fd = -1;
 	machine->capture->differing = differing;
-	int code = begin(machine, ram_fd, state_fd, err);
+	int code = take_volumes(machine->capture, volumes, nvolumes, err);
+	if (code >= 0)
+		code = begin(machine, ram_fd, state_fd, err);
 	if (code < 0) {
 		sm_machine_capture_drop(machine);
 		return sm_error_context(err, "capture");
@@ -100,11 +129,15 @@ int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_f
 static int step(struct sm_machine *machine, bool *ret_more, struct sm_error *err)
 {
 	struct sm_capture *capture = machine->capture;
-	bool done;
+	bool done, volumes;
 	*ret_more = capture->live;
 	if (!capture->live)
 		return 0;
-	int code = sm_memory_save_write(capture->ram, STEP_BYTES, &done, err);
+	/* Volumes first: guests write to RAM faster. */
+	int code = sm_machine_copy_step(machine, &capture->volumes, STEP_BYTES, &volumes, err);
+	if (code < 0 || volumes)
+		return code;
+	code = sm_memory_save_write(capture->ram, STEP_BYTES, &done, err);
 	if (code < 0 || !done)
 		return code;
 	capture->result.rounds++;
@@ -128,12 +161,12 @@ int sm_machine_capture_step(struct sm_machine *machine, bool *ret_more, struct s
 	return 0;
 }
 
-/* Between two of its handlers the loop has no request half done. */
+/* Devices that are paused have no request half done. */
 static int last_round(struct sm_machine *machine, struct sm_buf *state, struct sm_error *err)
 {
 	struct sm_capture *capture = machine->capture;
 	bool done;
-	sm_loop_pause(machine->loop);
+	sm_machine_pause_devices(machine);
 	/* State first: saving it may write to RAM (the tables of an interrupt controller). */
 	int code = sm_machine_save(machine, state, err);
 	if (code >= 0 && (capture->live || machine->origin_state))
@@ -142,7 +175,11 @@ static int last_round(struct sm_machine *machine, struct sm_buf *state, struct s
 		code = sm_memory_save_round(capture->ram, &capture->left, err);
 	if (code >= 0)
 		code = sm_memory_save_write(capture->ram, UINT64_MAX, &done, err);
-	sm_loop_resume(machine->loop);
+	uint64_t start = sm_time_us();
+	if (code >= 0)
+		code = sm_machine_copy_finish(machine, &capture->volumes, err);
+	capture->result.volumes_us = sm_time_us() - start;
+	sm_machine_resume_devices(machine);
 	return code;
 }
 

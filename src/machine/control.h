@@ -8,8 +8,9 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "fuse/fuse.h"
 #include "memory/source.h"
-#include "plan/disk.h"
+#include "plan/backing.h"
 #include "plan/plan.h"
 
 #include <stdbool.h>
@@ -31,7 +32,11 @@ struct sm_control_build {
 	int state_fd;                       /* restore: what capture wrote; -1 on cold boot */
 	const struct sm_memory_source *ram; /* restore: mapped copy on write; NULL on cold boot */
 	unsigned ndisks;
-	const struct sm_disk *disks; /* one for each backed block and volume slot, in slot order */
+	const struct sm_disk *disks; /* one for each backed block slot, in slot order */
+	unsigned nvolumes;
+	const struct sm_volume *volumes; /* one for each backed volume slot, and for others that are to have one */
+	unsigned nmounts;
+	const struct sm_mount *mounts; /* one for each backed fs slot, in slot order */
 };
 
 /* Build a paused machine.  On failure nothing is left behind. */
@@ -55,10 +60,22 @@ struct sm_control_captured {
 	uint64_t ram_bytes;     /* stored, without holes */
 	uint64_t written_bytes; /* in all rounds */
 	uint64_t pause_us;      /* how long a running machine stood still */
+	uint64_t volumes_us;    /* of that, for its volumes */
 	uint32_t rounds;        /* the last one, of a machine that stands still, included */
 };
-int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, struct sm_control_captured *ret,
-                       struct sm_memory_extents *ret_extents, struct sm_error *err);
+/* Each volume that the machine has is copied as it is at that moment to a file that holds nothing; -EAGAIN when it has
+ * got others meanwhile. */
+struct sm_control_volume {
+	unsigned index;
+	int fd;
+};
+int sm_control_capture(struct sm_control *control, int ram_fd, int state_fd, const struct sm_control_volume *volumes,
+                       unsigned nvolumes, struct sm_control_captured *ret, struct sm_memory_extents *ret_extents,
+                       struct sm_error *err);
+
+/* The volumes that the machine has now, in slot order, without their descriptors; SM_PLAN_SLOTS_MAX of them at most. */
+int sm_control_volumes(struct sm_control *control, struct sm_volume ret_volumes[SM_PLAN_SLOTS_MAX], unsigned *ret_count,
+                       struct sm_error *err);
 
 /* Make a restored machine what it was when it was restored, in place, and leave it paused: RAM (only what has changed
  * is touched), vCPUs, devices; connections and listeners are closed, the console is empty, the device counters are 0.
@@ -73,7 +90,13 @@ int sm_control_reset(struct sm_control *control, struct sm_control_reset *ret, s
 
 /* Which RAM of a restored machine was touched since, by guest or host: see sm_memory_touched.  Owned; -EINVAL for a
  * machine that was booted. */
-int sm_control_touched(struct sm_control *control, struct sm_memory_extents *ret_extents, struct sm_error *err);
+int sm_control_touched(struct sm_control *control, struct sm_memory_touched *ret, struct sm_error *err);
+
+/* Put something behind the first slot of this kind that has nothing, whether the guest runs or not; a reset takes it
+ * away.  Borrowed, as at the build.  The plan says so too from then on, and so does a snapshot of the machine. -ENOSPC:
+ * there is no such slot. */
+int sm_control_back(struct sm_control *control, enum sm_plan_kind kind, const struct sm_backing *backing,
+                    unsigned *ret_index, struct sm_error *err);
 
 /* Streams to and from the guest's vsock: see virtio/virtio.h. */
 int sm_control_connect(struct sm_control *control, uint32_t port, int *ret_fd, struct sm_error *err);
@@ -97,7 +120,9 @@ int sm_control_console(struct sm_control *control, uint64_t *cursor, struct sm_b
 
 struct sm_control_device {
 	struct sm_plan_slot slot;
-	uint64_t requests, bytes, errors, kicks, interrupts;
+	uint64_t requests, bytes, errors, full, kicks, interrupts;
+	bool has_fs; /* a folder is behind it */
+	struct sm_fuse_stats fs;
 };
 /* ret_devices: malloc'd, one a slot. */
 int sm_control_devices(struct sm_control *control, struct sm_control_device **ret_devices, unsigned *ret_count,

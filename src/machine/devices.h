@@ -10,8 +10,8 @@
 /* The guest's context ID on every machine: muxers are per machine, so it need not differ (virtio 1.2, 5.10.4). */
 #define SM_DEVICES_GUEST_CID 3
 
-/* `disk`: for backed block and volume slots, else NULL. */
-int sm_devices_new(const struct sm_plan_slot *slot, const struct sm_virtio_env *env, const struct sm_disk *disk,
+/* `backing` has something for backed block, volume and fs slots. */
+int sm_devices_new(const struct sm_plan_slot *slot, const struct sm_virtio_env *env, const struct sm_backing *backing,
                    struct sm_virtio **ret_device, struct sm_error *err);
 
 #endif

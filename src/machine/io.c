@@ -52,6 +52,37 @@ int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm
 	return sm_bus_add(&machine->mmio, &range, err);
 }
 
+void sm_machine_pause_devices(struct sm_machine *machine)
+{
+	sm_loop_pause(machine->loop);
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		sm_virtio_pause(machine->devices[i].virtio);
+}
+
+void sm_machine_resume_devices(struct sm_machine *machine)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		sm_virtio_resume(machine->devices[i].virtio);
+	sm_loop_resume(machine->loop);
+}
+
+bool sm_machine_has_windows(const struct sm_machine *machine)
+{
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		if (machine->devices[i].window.bytes)
+			return true;
+	return false;
+}
+
+bool sm_machine_mend(struct sm_machine *machine)
+{
+	unsigned mended = 0;
+	for (unsigned i = 0; i < machine->plan.nslots; i++)
+		if (machine->devices[i].window.bytes)
+			mended += sm_virtio_fs_mend(machine->devices[i].virtio);
+	return mended > 0;
+}
+
 /* ---- interrupts --------------------------------------------------------------------------------------------- */
 
 struct sm_forward {

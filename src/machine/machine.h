@@ -22,6 +22,7 @@ struct sm_platform; /* the architecture's fixed devices: machine/platform.h */
 struct sm_machine_device {
 	struct sm_virtio *virtio;
 	int irq_fd;
+	struct sm_memory_window window; /* fs: DAX; bytes 0: none */
 };
 
 struct sm_machine {
@@ -37,6 +38,7 @@ struct sm_machine {
 	struct sm_forward *forward[SM_PLAN_SLOTS_MAX + 2]; /* without irqfd: eventfd to interrupt, io.c */
 	unsigned nforward;
 	struct sm_machine_device devices[SM_PLAN_SLOTS_MAX];
+	bool backed_later[SM_PLAN_SLOTS_MAX]; /* which got something behind them since the build or the last reset */
 	unsigned nvcpus;
 	struct sm_vcpu *vcpus[SM_PLAN_VCPUS_MAX];
 	bool running;
@@ -48,7 +50,8 @@ struct sm_machine {
 
 	int halt_timer; /* timerfd: looks now and then whether all vCPUs sleep for good */
 	struct sm_loop_source *halt_source;
-	uint64_t cpu_ns;        /* of all vCPUs at the last look */
+	uint64_t cpu_ns; /* of all vCPUs at the last look */
+	uint64_t vcpu_ns[SM_PLAN_VCPUS_MAX];
 	unsigned halted_probes; /* in a row, that found every vCPU halted */
 	atomic_bool all_halted; /* what the last one found */
 
@@ -64,6 +67,22 @@ struct sm_machine {
 int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm_machine **ret_machine,
                      struct sm_error *err);
 void sm_machine_free(struct sm_machine *machine);
+
+/* volumes.c: those that it has now, in slot order; their number. */
+unsigned sm_machine_volumes(struct sm_machine *machine, struct sm_volume ret_volumes[SM_PLAN_SLOTS_MAX]);
+/* A copy of each, as they are at the moment of finish, to files that hold nothing.  begin and finish while devices are
+ * paused; a step at any time in between, until *ret_more is false.  They are to be exactly those that there are then:
+ * -EAGAIN.  drop: whatever came of it. */
+struct sm_machine_copy {
+	unsigned count, at; /* the next to be copied, */
+	uint64_t offset;    /* from here on */
+	struct sm_control_volume list[SM_PLAN_SLOTS_MAX];
+};
+int sm_machine_copy_begin(struct sm_machine *machine, struct sm_machine_copy *copy, struct sm_error *err);
+int sm_machine_copy_step(struct sm_machine *machine, struct sm_machine_copy *copy, uint64_t max_bytes, bool *ret_more,
+                         struct sm_error *err);
+int sm_machine_copy_finish(struct sm_machine *machine, struct sm_machine_copy *copy, struct sm_error *err);
+void sm_machine_copy_drop(struct sm_machine *machine, struct sm_machine_copy *copy);
 
 /* run.c */
 int sm_machine_resume(struct sm_machine *machine, struct sm_error *err);
@@ -82,6 +101,12 @@ bool sm_machine_mmio(struct sm_machine *machine, struct sm_hv_exit *io);
 bool sm_machine_pio(struct sm_machine *machine, struct sm_hv_exit *io);
 /* Put the device of slot `number` on the bus. */
 int sm_machine_add_device(struct sm_machine *machine, unsigned number, struct sm_error *err);
+/* The loop between two handlers and no device inside a request: nothing but vCPUs touches RAM until it is resumed. */
+void sm_machine_pause_devices(struct sm_machine *machine);
+void sm_machine_resume_devices(struct sm_machine *machine);
+/* A vCPU could not reach memory: whether a device has mended it. */
+bool sm_machine_mend(struct sm_machine *machine);
+bool sm_machine_has_windows(const struct sm_machine *machine);
 /* Let writes to event_fd raise irq, by the back end's irqfd or by the loop. */
 int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err);
 void sm_machine_unwire_irqs(struct sm_machine *machine);
@@ -105,7 +130,8 @@ int sm_machine_load_finish(struct sm_machine *machine, struct sm_machine_state *
 /* capture.c: RAM and state into files.  begin; of a running machine, steps until there is no *ret_more; end.  A step is
  * a few milliseconds' work, so that others are served between two of them.  A failure ends the capture, too; the
  * machine runs on. */
-int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_fd, bool differing,
+int sm_machine_capture_begin(struct sm_machine *machine, int ram_fd, int state_fd,
+                             const struct sm_control_volume *volumes, unsigned nvolumes, bool differing,
                              struct sm_error *err);
 int sm_machine_capture_step(struct sm_machine *machine, bool *ret_more, struct sm_error *err);
 /* ret_extents: filled when only what differs was asked for, else empty. */

@@ -50,69 +50,6 @@ int sm_message_get_fd(struct sm_reader *reader, const struct sm_message *message
 
 /* ---- build -------------------------------------------------------------------------------------------------- */
 
-enum segment_source { SEGMENT_ZERO, SEGMENT_MEMORY, SEGMENT_FILE };
-
-#define SEGMENTS_MAX 1024u
-
-static void put_disk(struct sm_message *request, const struct sm_disk *disk)
-{
-	struct sm_buf *body = &request->body;
-	sm_put_u64(body, disk->bytes);
-	sm_put_u32(body, disk->nsegments);
-	for (unsigned i = 0; i < disk->nsegments; i++) {
-		const struct sm_disk_segment *segment = &disk->segments[i];
-		sm_put_u64(body, segment->offset);
-		sm_put_u64(body, segment->length);
-		if (segment->fd >= 0) {
-			sm_put_u8(body, SEGMENT_FILE);
-			sm_message_put_fd(request, segment->fd);
-			sm_put_u64(body, segment->fd_offset);
-		} else if (segment->memory) {
-			sm_put_u8(body, SEGMENT_MEMORY);
-			sm_put_bytes(body, segment->memory, segment->length);
-		} else {
-			sm_put_u8(body, SEGMENT_ZERO);
-		}
-	}
-}
-
-/* Segments are allocated; their memory is borrowed from the request. */
-static int get_disk(struct sm_reader *in, const struct sm_message *request, struct sm_disk *ret_disk)
-{
-	ret_disk->bytes = sm_get_u64(in);
-	uint32_t count = sm_get_u32(in);
-	if (in->failed || count > SEGMENTS_MAX)
-		return -EBADMSG;
-	struct sm_disk_segment *segments = calloc(count ? count : 1, sizeof *segments);
-	if (!segments)
-		return -ENOMEM;
-	ret_disk->nsegments = count;
-	ret_disk->segments = segments;
-	for (uint32_t i = 0; i < count; i++) {
-		struct sm_disk_segment *segment = &segments[i];
-		segment->offset = sm_get_u64(in);
-		segment->length = sm_get_u64(in);
-		segment->fd = -1;
-		size_t len;
-		switch (sm_get_u8(in)) {
-		case SEGMENT_FILE:
-			segment->fd = sm_message_get_fd(in, request);
-			segment->fd_offset = sm_get_u64(in);
-			break;
-		case SEGMENT_MEMORY:
-			segment->memory = sm_get_bytes(in, &len);
-			if (segment->memory && len != segment->length)
-				in->failed = true;
-			break;
-		case SEGMENT_ZERO:
-			break;
-		default:
-			in->failed = true;
-		}
-	}
-	return in->failed ? -EBADMSG : 0;
-}
-
 /* Pieces as they lie in memory: both ends are this program. */
 static void put_ram(struct sm_message *request, const struct sm_memory_source *ram)
 {
@@ -121,6 +58,7 @@ static void put_ram(struct sm_message *request, const struct sm_memory_source *r
 		sm_message_put_fd(request, ram->files[i]);
 	sm_put_bytes(&request->body, ram ? ram->pieces : NULL, ram ? ram->npieces * sizeof *ram->pieces : 0);
 	sm_put_u8(&request->body, ram && ram->watched);
+	sm_memory_extents_put(&request->body, ram ? &ram->written : &(struct sm_memory_extents){ 0 });
 }
 
 static int get_ram(struct sm_reader *in, const struct sm_message *request, struct sm_memory_source *ret)
@@ -141,7 +79,7 @@ static int get_ram(struct sm_reader *in, const struct sm_message *request, struc
 	if (len)
 		memcpy(ret->pieces, pieces, len);
 	ret->npieces = len / sizeof *ret->pieces;
-	return 0;
+	return sm_memory_extents_get(in, UINT64_MAX, &ret->written, NULL);
 }
 
 void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build)
@@ -154,46 +92,110 @@ void sm_request_put_build(struct sm_message *request, const struct sm_control_bu
 	put_ram(request, build->ram);
 	sm_put_u32(&request->body, build->ndisks);
 	for (unsigned i = 0; i < build->ndisks; i++)
-		put_disk(request, &build->disks[i]);
+		sm_request_put_disk(request, &build->disks[i]);
+	sm_put_u32(&request->body, build->nvolumes);
+	for (unsigned i = 0; i < build->nvolumes; i++)
+		sm_request_put_volume(request, &build->volumes[i]);
+	sm_put_u32(&request->body, build->nmounts);
+	for (unsigned i = 0; i < build->nmounts; i++)
+		sm_request_put_mount(request, &build->mounts[i]);
+}
+
+/* What a machine is built from, as it comes out of a request. */
+struct parts {
+	struct sm_plan plan;
+	struct sm_memory_source ram;
+	struct sm_disk disks[SM_PLAN_SLOTS_MAX];
+	struct sm_volume volumes[SM_PLAN_SLOTS_MAX];
+	struct sm_request_backing *backings; /* of the mounts; most machines have none */
+	struct sm_mount *mounts;
+};
+
+static int get_disks(struct sm_reader *in, const struct sm_message *request, struct parts *parts,
+                     struct sm_control_build *build, struct sm_error *err)
+{
+	build->disks = parts->disks;
+	build->ndisks = sm_get_u32(in);
+	if (in->failed || build->ndisks > SM_PLAN_SLOTS_MAX)
+		return sm_error_sys(err, EBADMSG, "build request");
+	for (unsigned i = 0; i < build->ndisks; i++) {
+		int code = sm_request_get_disk(in, request, &parts->disks[i]);
+		if (code < 0)
+			return sm_error_sys(err, code, "build request: disk %u", i);
+	}
+	return 0;
+}
+
+static int get_volumes(struct sm_reader *in, const struct sm_message *request, struct parts *parts,
+                       struct sm_control_build *build, struct sm_error *err)
+{
+	build->volumes = parts->volumes;
+	build->nvolumes = sm_get_u32(in);
+	int code = in->failed || build->nvolumes > SM_PLAN_SLOTS_MAX ? -EBADMSG : 0;
+	for (unsigned i = 0; i < build->nvolumes && code == 0; i++)
+		code = sm_request_get_volume(in, request, &parts->volumes[i]);
+	return code < 0 ? sm_error_sys(err, code, "build request: volumes") : 0;
+}
+
+static int get_mounts(struct sm_reader *in, const struct sm_message *request, struct parts *parts,
+                      struct sm_control_build *build, struct sm_error *err)
+{
+	build->nmounts = sm_get_u32(in);
+	if (in->failed || build->nmounts > SM_PLAN_SLOTS_MAX)
+		return sm_error_sys(err, EBADMSG, "build request");
+	if (build->nmounts == 0)
+		return 0;
+	parts->backings = calloc(build->nmounts, sizeof *parts->backings);
+	parts->mounts = calloc(build->nmounts, sizeof *parts->mounts);
+	if (!parts->backings || !parts->mounts)
+		return sm_error_set(err, ENOMEM, "build: out of memory");
+	for (unsigned i = 0; i < build->nmounts; i++) {
+		int code = sm_request_get_mount(in, request, &parts->backings[i]);
+		if (code < 0)
+			return sm_error_sys(err, code, "build request: mount %u", i);
+		parts->mounts[i] = parts->backings[i].mount;
+	}
+	build->mounts = parts->mounts;
+	return 0;
+}
+
+static int get_build(struct sm_reader *in, const struct sm_message *request, struct parts *parts,
+                     struct sm_control_build *build, struct sm_error *err)
+{
+	int code = sm_plan_get(in, &parts->plan, err);
+	if (code < 0)
+		return code;
+	build->plan = &parts->plan;
+	build->hv_fd = sm_message_get_fd(in, request);
+	build->kernel_fd = sm_message_get_fd(in, request);
+	build->initrd_fd = sm_message_get_fd(in, request);
+	build->state_fd = sm_message_get_fd(in, request);
+	code = get_ram(in, request, &parts->ram);
+	if (code < 0)
+		return sm_error_sys(err, code, "build request: RAM");
+	build->ram = parts->ram.nfiles ? &parts->ram : NULL;
+	code = get_disks(in, request, parts, build, err);
+	if (code >= 0)
+		code = get_volumes(in, request, parts, build, err);
+	return code < 0 ? code : get_mounts(in, request, parts, build, err);
 }
 
 static int serve_build(struct sm_machine **machine, int end_fd, struct sm_reader *in, const struct sm_message *request,
                        struct sm_error *err)
 {
-	struct sm_disk disks[SM_PLAN_SLOTS_MAX] = { 0 };
-	struct sm_memory_source ram = { 0 };
-	struct sm_plan *plan = malloc(sizeof *plan);
-	if (!plan)
+	struct sm_control_build build = { 0 };
+	struct parts *parts = calloc(1, sizeof *parts);
+	if (!parts)
 		return sm_error_set(err, ENOMEM, "build: out of memory");
-	int code = sm_plan_get(in, plan, err);
-	if (code < 0)
-		goto out;
-	struct sm_control_build build = { .plan = plan, .disks = disks };
-	build.hv_fd = sm_message_get_fd(in, request);
-	build.kernel_fd = sm_message_get_fd(in, request);
-	build.initrd_fd = sm_message_get_fd(in, request);
-	build.state_fd = sm_message_get_fd(in, request);
-	code = get_ram(in, request, &ram);
-	build.ram = ram.nfiles ? &ram : NULL;
-	build.ndisks = sm_get_u32(in);
-	if (code >= 0 && (in->failed || build.ndisks > SM_PLAN_SLOTS_MAX))
-		code = -EBADMSG;
-	if (code < 0)
-		sm_error_sys(err, code, "build request");
-	for (unsigned i = 0; i < build.ndisks && code == 0; i++) {
-		code = get_disk(in, request, &disks[i]);
-		if (code < 0)
-			sm_error_sys(err, code, "build request: disk %u", i);
-	}
-	if (code < 0)
-		goto out;
-
-	code = sm_machine_build(&build, end_fd, machine, err);
-out:
-	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
-		free((void *)(uintptr_t)disks[i].segments);
-	sm_memory_source_done(&ram);
-	free(plan);
+	int code = get_build(in, request, parts, &build, err);
+	if (code >= 0)
+		code = sm_machine_build(&build, end_fd, machine, err);
+	for (unsigned i = 0; i < build.ndisks && i < SM_PLAN_SLOTS_MAX; i++)
+		free((void *)(uintptr_t)parts->disks[i].segments);
+	free(parts->backings);
+	free(parts->mounts);
+	sm_memory_source_done(&parts->ram);
+	free(parts);
 	return code;
 }
 
@@ -205,6 +207,34 @@ static struct sm_virtio *find_device(struct sm_machine *machine, enum sm_plan_ki
 		if (machine->plan.slots[i].kind == kind)
 			return machine->devices[i].virtio;
 	return NULL;
+}
+
+/* The first slot of the kind that has nothing behind it. */
+static int serve_back(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
+                      struct sm_message *reply, struct sm_error *err)
+{
+	enum sm_plan_kind kind = sm_get_u32(in);
+	struct sm_request_backing got;
+	struct sm_backing backing;
+	unsigned i = 0, slots = 0;
+	for (; i < machine->plan.nslots; i++) {
+		slots += machine->plan.slots[i].kind == kind;
+		if (machine->plan.slots[i].kind == kind && !machine->plan.slots[i].backed && !machine->backed_later[i])
+			break;
+	}
+	if (i == machine->plan.nslots)
+		return sm_error_set(err, ENOSPC, "%s: the machine has %u slots, and something behind each",
+		                    sm_plan_kind_name(kind), slots);
+	int code = sm_request_get_backing(in, request, &got, &backing);
+	if (code < 0)
+		return sm_error_sys(err, code, "back request");
+	code = sm_virtio_back(machine->devices[i].virtio, &backing, err);
+	sm_request_backing_done(&got);
+	if (code < 0)
+		return code;
+	machine->backed_later[i] = true;
+	sm_put_u32(&reply->body, i);
+	return 0;
 }
 
 static int serve_stream(struct sm_machine *machine, uint32_t op, struct sm_reader *in, struct sm_message *reply,
@@ -225,10 +255,33 @@ static int serve_stream(struct sm_machine *machine, uint32_t op, struct sm_reade
 static int serve_capture(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
                          struct sm_error *err)
 {
+	struct sm_control_volume volumes[SM_PLAN_SLOTS_MAX];
 	int ram_fd = sm_message_get_fd(in, request), state_fd = sm_message_get_fd(in, request);
 	if (ram_fd < 0 || state_fd < 0)
 		return sm_error_set(err, EBADF, "capture: two descriptors are needed");
-	return sm_machine_capture_begin(machine, ram_fd, state_fd, sm_get_u8(in) != 0, err);
+	bool differing = sm_get_u8(in) != 0;
+	uint32_t nvolumes = sm_get_u32(in);
+	for (uint32_t i = 0; i < nvolumes && i < SM_PLAN_SLOTS_MAX; i++) {
+		volumes[i].index = sm_get_u32(in);
+		volumes[i].fd = sm_message_get_fd(in, request);
+	}
+	if (in->failed || nvolumes > SM_PLAN_SLOTS_MAX)
+		return sm_error_set(err, EBADMSG, "capture request: malformed");
+	return sm_machine_capture_begin(machine, ram_fd, state_fd, volumes, nvolumes, differing, err);
+}
+
+static int serve_volumes(struct sm_machine *machine, struct sm_message *reply)
+{
+	struct sm_volume volumes[SM_PLAN_SLOTS_MAX];
+	unsigned count = sm_machine_volumes(machine, volumes);
+	sm_put_u32(&reply->body, count);
+	for (unsigned i = 0; i < count; i++) {
+		sm_put_u32(&reply->body, volumes[i].index);
+		sm_put_u8(&reply->body, volumes[i].readonly);
+		sm_put_u8(&reply->body, volumes[i].as_writable);
+		sm_put_u64(&reply->body, volumes[i].bytes);
+	}
+	return 0;
 }
 
 static int serve_capture_step(struct sm_machine *machine, struct sm_message *reply, struct sm_error *err)
@@ -250,6 +303,7 @@ static int serve_capture_end(struct sm_machine *machine, struct sm_message *repl
 	sm_put_u64(&reply->body, captured.ram_bytes);
 	sm_put_u64(&reply->body, captured.written_bytes);
 	sm_put_u64(&reply->body, captured.pause_us);
+	sm_put_u64(&reply->body, captured.volumes_us);
 	sm_put_u32(&reply->body, captured.rounds);
 	sm_memory_extents_put(&reply->body, &extents);
 	sm_memory_extents_done(&extents);
@@ -307,8 +361,15 @@ static int serve_devices(struct sm_machine *machine, struct sm_message *reply)
 		sm_put_u64(&reply->body, stats.requests);
 		sm_put_u64(&reply->body, stats.bytes);
 		sm_put_u64(&reply->body, stats.errors);
+		sm_put_u64(&reply->body, stats.full);
 		sm_put_u64(&reply->body, stats.kicks);
 		sm_put_u64(&reply->body, stats.interrupts);
+		/* As it lies in memory: both ends are this program. */
+		struct sm_fuse_stats fs;
+		bool has_fs = sm_virtio_fs_stats(machine->devices[i].virtio, &fs);
+		sm_put_u8(&reply->body, has_fs);
+		if (has_fs)
+			sm_put_bytes(&reply->body, &fs, sizeof fs);
 	}
 	return 0;
 }
@@ -346,15 +407,15 @@ static int serve_times(struct sm_machine *machine, struct sm_message *reply)
 static int serve_touched(struct sm_machine *machine, struct sm_reader *in, const struct sm_message *request,
                          struct sm_message *reply, struct sm_error *err)
 {
-	struct sm_memory_extents extents;
+	struct sm_memory_touched touched;
 	int pagemap_fd = sm_message_get_fd(in, request);
 	if (pagemap_fd < 0)
 		return sm_error_set(err, EBADF, "touched pages: a descriptor is needed");
-	int code = sm_memory_touched(machine->memory, pagemap_fd, &extents, err);
+	int code = sm_memory_touched(machine->memory, pagemap_fd, &touched, err);
 	if (code < 0)
 		return code;
-	sm_memory_extents_put(&reply->body, &extents);
-	sm_memory_extents_done(&extents);
+	sm_memory_touched_put(&reply->body, &touched);
+	sm_memory_touched_done(&touched);
 	return 0;
 }
 
@@ -382,6 +443,8 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 		return serve_capture_end(*machine, reply, err);
 	case SM_REQUEST_RESET:
 		return serve_reset(*machine, reply, err);
+	case SM_REQUEST_BACK:
+		return serve_back(*machine, &in, request, reply, err);
 	case SM_REQUEST_CONNECT:
 	case SM_REQUEST_LISTEN:
 		return serve_stream(*machine, op, &in, reply, err);
@@ -403,6 +466,8 @@ static int dispatch(struct sm_machine **machine, int end_fd, uint32_t op, const 
 		return serve_times(*machine, reply);
 	case SM_REQUEST_TOUCHED:
 		return serve_touched(*machine, &in, request, reply, err);
+	case SM_REQUEST_VOLUMES:
+		return serve_volumes(*machine, reply);
 	}
 	return sm_error_set(err, ENOSYS, "control request %u is unknown", op);
 }

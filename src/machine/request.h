@@ -8,6 +8,8 @@
 #include "base/fd.h"
 #include "machine/control.h"
 
+#include <limits.h>
+
 struct sm_machine;
 
 enum sm_request_op {
@@ -27,6 +29,8 @@ enum sm_request_op {
 	SM_REQUEST_STATISTICS,
 	SM_REQUEST_TIMES,
 	SM_REQUEST_TOUCHED,
+	SM_REQUEST_BACK,
+	SM_REQUEST_VOLUMES,
 };
 
 #define SM_REQUEST_MAX (4u << 20)
@@ -47,6 +51,25 @@ void sm_message_close_fds(struct sm_message *message);
 void sm_message_put_fd(struct sm_message *message, int fd);
 /* The descriptor that the next u32 names, or -1.  A bad index fails the reader. */
 int sm_message_get_fd(struct sm_reader *reader, const struct sm_message *message);
+
+/* request_backing.c: what is behind slots.  What comes out borrows from the request, and from `ret`, which is to be
+ * done with on success.  -EBADMSG, -ENOMEM. */
+struct sm_request_backing {
+	struct sm_disk disk;
+	struct sm_volume volume;
+	struct sm_mount mount;
+	char tag[SM_MOUNT_TAG_MAX + 1], only[NAME_MAX + 1], xattrs[1024]; /* the mount's */
+};
+void sm_request_put_disk(struct sm_message *request, const struct sm_disk *disk);
+int sm_request_get_disk(struct sm_reader *in, const struct sm_message *request, struct sm_disk *ret_disk);
+void sm_request_put_volume(struct sm_message *request, const struct sm_volume *volume);
+int sm_request_get_volume(struct sm_reader *in, const struct sm_message *request, struct sm_volume *ret);
+void sm_request_put_mount(struct sm_message *request, const struct sm_mount *mount);
+int sm_request_get_mount(struct sm_reader *in, const struct sm_message *request, struct sm_request_backing *ret);
+void sm_request_put_backing(struct sm_message *request, const struct sm_backing *backing);
+int sm_request_get_backing(struct sm_reader *in, const struct sm_message *request, struct sm_request_backing *ret,
+                           struct sm_backing *ret_backing);
+void sm_request_backing_done(struct sm_request_backing *backing);
 
 void sm_request_put_build(struct sm_message *request, const struct sm_control_build *build);
 

@@ -46,8 +46,10 @@ static int put_back_ram(struct sm_machine *machine, struct sm_control_reset *ret
 static int rewind_all(struct sm_machine *machine, struct sm_machine_state *state, struct sm_control_reset *ret,
                       struct sm_error *err)
 {
-	for (unsigned i = 0; i < machine->plan.nslots; i++)
+	for (unsigned i = 0; i < machine->plan.nslots; i++) {
 		sm_virtio_forget(machine->devices[i].virtio);
+		machine->backed_later[i] = false;
+	}
 	sm_ring_clear(sm_platform_console(machine->platform));
 
 	int code = sm_machine_load_begin(machine, machine->origin_state, machine->origin_state_len, state, err);
@@ -71,10 +73,10 @@ int sm_machine_reset(struct sm_machine *machine, struct sm_control_reset *ret, s
 	struct sm_machine_state *state = malloc(sizeof *state);
 	if (!state)
 		return sm_error_set(err, ENOMEM, "reset: out of memory");
-	sm_loop_pause(machine->loop);
+	sm_machine_pause_devices(machine);
 	ret->stop_us = (uint32_t)(sm_time_us() - start);
 	code = rewind_all(machine, state, ret, err);
-	sm_loop_resume(machine->loop);
+	sm_machine_resume_devices(machine);
 	free(state);
 	ret->total_us = (uint32_t)(sm_time_us() - start);
 	machine->resumed_at_us = 0;

@@ -15,6 +15,7 @@
 
 #define LOOK_MS       250
 #define HALTED_PROBES 3
+#define BUSY_NS       (LOOK_MS * 1000000u / 100)
 
 /* ---- why it ended ------------------------------------------------------------------------------------------- */
 
@@ -74,8 +75,15 @@ static void look(void *arg, uint32_t events)
 	if (read(machine->halt_timer, &expirations, sizeof expirations) < 0 || atomic_load(&machine->ended))
 		return;
 	uint64_t cpu_ns = 0;
-	for (unsigned i = 0; i < machine->nvcpus; i++)
-		cpu_ns += sm_vcpu_cpu_ns(machine->vcpus[i]);
+	const bool windows = sm_machine_has_windows(machine);
+	for (unsigned i = 0; i < machine->nvcpus; i++) {
+		uint64_t own_ns = sm_vcpu_cpu_ns(machine->vcpus[i]);
+		/* One that waits for memory in vain is busy with it. */
+		if (windows && own_ns - machine->vcpu_ns[i] > BUSY_NS)
+			sm_vcpu_locate(machine->vcpus[i]);
+		machine->vcpu_ns[i] = own_ns;
+		cpu_ns += own_ns;
+	}
 	bool measured = machine->cpu_ns == UINT64_MAX, idle = cpu_ns == machine->cpu_ns;
 	machine->cpu_ns = idle ? UINT64_MAX : cpu_ns;
 	if (!idle) {

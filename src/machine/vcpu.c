@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#define FAULTS_MAX 16
+
 struct sm_vcpu {
 	struct sm_machine *machine;
 	unsigned index;
@@ -17,6 +19,7 @@ struct sm_vcpu {
 	atomic_bool started;  /* the thread is there */
 	struct sm_hv_exit io; /* the last exit, and the answer the guest waits for */
 	struct sm_vcpu_stats stats;
+	unsigned faults; /* in a row, that nobody could explain */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
@@ -30,7 +33,8 @@ struct sm_vcpu {
 	void *first_arg;
 	bool tell_resumed;
 	atomic_bool want_run;
-	atomic_bool probe;
+	atomic_bool probe, locate;
+	uint64_t where; /* at the last look */
 	atomic_bool halted;
 };
 
@@ -53,6 +57,24 @@ static void look_whether_halted(struct sm_vcpu *vcpu)
 	atomic_store(&vcpu->machine->all_halted, true);
 }
 
+/* KVM resolves a fault aside while the vCPU halts, if it can take interrupts, and tries again without end where that
+ * fails: the one way in which a file that is cut does not show as a fault. */
+static void look_whether_stuck(struct sm_vcpu *vcpu)
+{
+	uint64_t where = hv_of(vcpu)->vcpu_where(vcpu->hv_vcpu);
+	if (where == vcpu->where)
+		(void)sm_machine_mend(vcpu->machine);
+	vcpu->where = where;
+}
+
+/* A mapped file may be shorter than its mapping.  It may also have been for a moment only, or another vCPU has had it
+ * mended: so a few times in a row it is tried again even where nothing is wrong any more. */
+static bool tries_again(struct sm_vcpu *vcpu)
+{
+	struct sm_machine *machine = vcpu->machine;
+	return sm_machine_mend(machine) || (sm_machine_has_windows(machine) && ++vcpu->faults < FAULTS_MAX);
+}
+
 /* Serve one exit.  The only place that looks at exit kinds. */
 static void serve(struct sm_vcpu *vcpu)
 {
@@ -60,6 +82,8 @@ static void serve(struct sm_vcpu *vcpu)
 	struct sm_hv_exit *io = &vcpu->io;
 
 	count(&vcpu->stats.exits);
+	if (io->kind != SM_HV_EXIT_FAULT)
+		vcpu->faults = 0;
 	switch (io->kind) {
 	case SM_HV_EXIT_MMIO:
 		count(&vcpu->stats.mmio);
@@ -75,6 +99,8 @@ static void serve(struct sm_vcpu *vcpu)
 		count(&vcpu->stats.kicks);
 		if (atomic_exchange(&vcpu->probe, false))
 			look_whether_halted(vcpu);
+		if (atomic_exchange(&vcpu->locate, false))
+			look_whether_stuck(vcpu);
 		break;
 	case SM_HV_EXIT_HALT:
 		sm_machine_end(machine, SM_CONTROL_HALT, "a vCPU halted with nothing to wake it");
@@ -89,6 +115,8 @@ static void serve(struct sm_vcpu *vcpu)
 		sm_machine_end(machine, SM_CONTROL_POWEROFF, "the guest powered off");
 		break;
 	case SM_HV_EXIT_FAULT:
+		if (tries_again(vcpu))
+			break;
 		sm_machine_endf(machine, SM_CONTROL_FAULT, "vCPU %u: no memory or device at 0x%llx", vcpu->index,
 		                (unsigned long long)io->address);
 		break;
@@ -192,9 +220,7 @@ int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, 
 	vcpu->first_arg = arg;
 	pthread_mutex_init(&vcpu->lock, NULL);
 	pthread_cond_init(&vcpu->changed, NULL);
-	/* On a busy host one that already sleeps is woken sooner than a new one gets its turn. */
-	bool wanted = index == 0 || !machine->caps.any_thread;
-	int code = wanted ? start_thread(vcpu, err) : 0;
+	int code = machine->caps.any_thread ? 0 : start_thread(vcpu, err);
 	if (code < 0) {
 		sm_vcpu_free(vcpu);
 		return code;
@@ -295,6 +321,12 @@ void sm_vcpu_probe(struct sm_vcpu *vcpu)
 {
 	atomic_store(&vcpu->halted, false);
 	atomic_store(&vcpu->probe, true);
+	hv_of(vcpu)->vcpu_kick(vcpu->hv_vcpu);
+}
+
+void sm_vcpu_locate(struct sm_vcpu *vcpu)
+{
+	atomic_store(&vcpu->locate, true);
 	hv_of(vcpu)->vcpu_kick(vcpu->hv_vcpu);
 }
 

@@ -19,8 +19,8 @@ struct sm_vcpu_stats {
 typedef int (*sm_vcpu_call)(struct sm_machine *machine, struct sm_hv_vcpu *hv_vcpu, void *arg, struct sm_error *err);
 
 /* Create the hypervisor's vCPU and make the call `first` (how it gets its state); parked.  sm_vcpu_call_wait gives the
- * result of both.  The thread is started here where the back end binds a vCPU to it; else, but for the first vCPU's,
- * by the first run. */
+ * result of both.  The thread is started here where the back end binds a vCPU to it, and by the first run
+ * otherwise. */
 int sm_vcpu_new(struct sm_machine *machine, unsigned index, sm_vcpu_call first, void *arg, struct sm_vcpu **ret_vcpu,
                 struct sm_error *err);
 /* Parks, joins, frees.  NULL is fine. */
@@ -39,6 +39,9 @@ int sm_vcpu_run(struct sm_vcpu *vcpu, bool resumed, struct sm_error *err);
 void sm_vcpu_park(struct sm_vcpu *vcpu);
 void sm_vcpu_park_wait(struct sm_vcpu *vcpu);
 
+/* Ask the vCPU to look whether it goes on at all; if it does not, and did not the last time either, the devices mend
+ * what memory it may be waiting for. */
+void sm_vcpu_locate(struct sm_vcpu *vcpu);
 /* Processor time the thread has used, nanoseconds. */
 uint64_t sm_vcpu_cpu_ns(const struct sm_vcpu *vcpu);
 /* Ask the vCPU to look whether it is halted for good; when all of a machine's are, the machine ends. */

@@ -15,14 +15,6 @@ static void add_host_pages(struct sm_pages *pages, uint64_t first, uint64_t bits
 		sm_pages_add(pages, first + (uint64_t)__builtin_ctzll(bits) * each, each);
 }
 
-/* What was written to differs from the files, and from what a save has written. */
-static void note(struct sm_memory *memory, uint64_t first, uint64_t bits, uint64_t each)
-{
-	add_host_pages(&memory->dirty, first, bits, each);
-	if (memory->stale.words)
-		add_host_pages(&memory->stale, first, bits, each);
-}
-
 /* The first word from `word` on that is not zero; `words`: none.  Most are, so many are looked at at once. */
 static uint64_t next_word(const uint64_t *bits, uint64_t word, uint64_t words)
 {
@@ -52,13 +44,13 @@ static int harvest_region(struct sm_memory *memory, const struct sm_memory_regio
 		bits[pages / 64] &= (UINT64_C(1) << (pages % 64)) - 1;
 	const uint64_t words = (pages + 63) / 64;
 	for (uint64_t word = next_word(bits, 0, words); word < words; word = next_word(bits, word + 1, words))
-		note(memory, first + word * 64 * each, bits[word], each);
+		add_host_pages(&memory->fresh, first + word * 64 * each, bits[word], each);
 	return 0;
 }
 
 /* Kept from one harvest to the next: so much memory is a mapping of its own to the C library, and would be faulted in
  * anew each time. */
-static int have_guest_bits(struct sm_memory *memory, struct sm_error *err)
+static int have_room(struct sm_memory *memory, struct sm_error *err)
 {
 	uint64_t most = 0;
 	for (size_t i = 0; i < memory->nregions; i++)
@@ -66,19 +58,41 @@ static int have_guest_bits(struct sm_memory *memory, struct sm_error *err)
 			most = memory->regions[i].bytes;
 	if (!memory->guest_bits)
 		memory->guest_bits = calloc((most / memory->host_page + 63) / 64, sizeof *memory->guest_bits);
-	return memory->guest_bits ? 0 : sm_error_set(err, ENOMEM, "dirty pages: out of memory");
+	if (memory->guest_bits &&
+	    (memory->fresh.words || sm_pages_init(&memory->fresh, memory->bytes / SM_MEMORY_PAGE) == 0))
+		return 0;
+	return sm_error_set(err, ENOMEM, "dirty pages: out of memory");
+}
+
+/* What was given back is what the files say, unless it was written to after that, and no longer what a save may have
+ * written.  Asked for last: whatever was written to a page since is in this harvest, or a later one. */
+static void take_discards(struct sm_memory *memory)
+{
+	uint64_t first, bits;
+	for (uint64_t at = 0; sm_marks_take(&memory->discards, &at, &first, &bits);) {
+		sm_pages_take_bits(&memory->dirty, first, bits);
+		sm_pages_add_bits(&memory->discarded, first, bits);
+		if (memory->stale.words)
+			sm_pages_add_bits(&memory->stale, first, bits);
+	}
 }
 
 int sm_memory_harvest(struct sm_memory *memory, sm_memory_guest guest, void *arg, struct sm_error *err)
 {
-	int code = have_guest_bits(memory, err);
+	int code = have_room(memory, err);
 	if (code < 0)
 		return code;
-	uint64_t first, bits;
-	for (uint64_t at = 0; sm_marks_take(&memory->marks, &at, &first, &bits);)
-		note(memory, first, bits, 1);
 	for (size_t i = 0; i < memory->nregions && code >= 0; i++)
 		code = harvest_region(memory, &memory->regions[i], guest, arg, err);
+	uint64_t first, bits;
+	for (uint64_t at = 0; sm_marks_take(&memory->marks, &at, &first, &bits);)
+		sm_pages_add_bits(&memory->fresh, first, bits);
+	take_discards(memory);
+	/* What was written to differs from the files, and from what a save has written. */
+	sm_pages_merge(&memory->dirty, &memory->fresh);
+	if (memory->stale.words)
+		sm_pages_merge(&memory->stale, &memory->fresh);
+	sm_pages_clear(&memory->fresh);
 	return code;
 }
 

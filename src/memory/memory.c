@@ -138,7 +138,9 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 		goto fail;
 
 	if (sm_marks_init(&memory->marks, memory->bytes / SM_MEMORY_PAGE) < 0 ||
+	    sm_marks_init(&memory->discards, memory->bytes / SM_MEMORY_PAGE) < 0 ||
 	    sm_pages_init(&memory->dirty, memory->bytes / SM_MEMORY_PAGE) < 0 ||
+	    sm_pages_init(&memory->discarded, memory->bytes / SM_MEMORY_PAGE) < 0 ||
 	    sm_pages_init(&memory->kept, memory->bytes / SM_MEMORY_PAGE) < 0) {
 		code = sm_error_set(err, ENOMEM, "guest RAM: out of memory");
 		goto fail;
@@ -149,6 +151,8 @@ int sm_memory_new(const struct sm_plan *plan, const struct sm_memory_source *sou
 		goto fail;
 	if (memory->source.watched)
 		sm_memory_watch(memory);
+	else
+		sm_memory_populate_begin(memory);
 	*ret_memory = memory;
 	return 0;
 fail:
@@ -160,6 +164,7 @@ void sm_memory_free(struct sm_memory *memory)
 {
 	if (!memory)
 		return;
+	sm_memory_populate_end(memory);
 	sm_memory_unwatch(memory);
 	for (size_t i = 0; i < memory->nregions; i++)
 		if (memory->reservations[i].start)
@@ -168,8 +173,12 @@ void sm_memory_free(struct sm_memory *memory)
 		if (memory->views[i])
 			munmap((void *)memory->views[i], memory->bytes);
 	sm_marks_done(&memory->marks);
+	sm_marks_done(&memory->discards);
 	sm_pages_done(&memory->dirty);
+	sm_pages_done(&memory->discarded);
 	sm_pages_done(&memory->kept);
+	sm_pages_done(&memory->fresh);
+	sm_memory_free_windows(memory);
 	free(memory->guest_bits);
 	sm_memory_source_close(&memory->source);
 	free(memory);
@@ -203,6 +212,12 @@ static const struct sm_memory_region *find(const struct sm_memory *memory, uint6
 	return NULL;
 }
 
+static void mark(struct sm_marks *marks, const struct sm_memory_region *region, uint64_t gpa, uint64_t len)
+{
+	uint64_t offset = region->file_offset + (gpa - region->gpa);
+	sm_marks_add(marks, offset / SM_MEMORY_PAGE, (offset + len - 1) / SM_MEMORY_PAGE);
+}
+
 const void *sm_memory_at_read(const struct sm_memory *memory, uint64_t gpa, uint64_t len)
 {
 	const struct sm_memory_region *region = find(memory, gpa, len);
@@ -214,10 +229,8 @@ void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 	const struct sm_memory_region *region = find(memory, gpa, len);
 	if (!region)
 		return NULL;
-	if (len) {
-		uint64_t offset = region->file_offset + (gpa - region->gpa);
-		sm_marks_add(&memory->marks, offset / SM_MEMORY_PAGE, (offset + len - 1) / SM_MEMORY_PAGE);
-	}
+	if (len)
+		mark(&memory->marks, region, gpa, len);
 	return (uint8_t *)region->hva + (gpa - region->gpa);
 }
 
@@ -234,7 +247,7 @@ int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, siz
 {
 	const void *at = sm_memory_at_read(memory, gpa, len);
 	if (!at)
-		return -EFAULT;
+		return sm_memory_copy_window(memory, gpa, data, len, false);
 	memcpy(data, at, len);
 	return 0;
 }
@@ -243,7 +256,7 @@ int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, si
 {
 	void *at = sm_memory_at_write(memory, gpa, len);
 	if (!at)
-		return -EFAULT;
+		return sm_memory_copy_window(memory, gpa, (void *)(uintptr_t)data, len, true);
 	memcpy(at, data, len);
 	return 0;
 }
@@ -259,14 +272,15 @@ int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 
 int sm_memory_discard(struct sm_memory *memory, uint64_t gpa, uint64_t len)
 {
-	/* For writing, because the content changes. */
-	uint8_t *at = sm_memory_at_write(memory, gpa, len);
-	if (!at)
+	const struct sm_memory_region *region = find(memory, gpa, len);
+	if (!region)
 		return -EFAULT;
-	const uintptr_t page = memory->host_page;
-	uintptr_t start = ((uintptr_t)at + page - 1) / page * page;
-	uintptr_t end = ((uintptr_t)at + len) / page * page;
-	if (start < end && madvise((void *)start, end - start, MADV_DONTNEED) < 0)
+	const uint64_t page = memory->host_page;
+	uint64_t start = (gpa + page - 1) / page * page, end = (gpa + len) / page * page;
+	if (start >= end)
+		return 0;
+	if (madvise((uint8_t *)region->hva + (start - region->gpa), end - start, MADV_DONTNEED) < 0)
 		return -errno;
+	mark(&memory->discards, region, start, end - start);
 	return 0;
 }

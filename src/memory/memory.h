@@ -41,7 +41,23 @@ uint64_t sm_memory_page_bytes(const struct sm_memory *memory); /* of a host page
 const void *sm_memory_at_read(const struct sm_memory *memory, uint64_t gpa, uint64_t len);
 void *sm_memory_at_write(struct sm_memory *memory, uint64_t gpa, uint64_t len);
 
-/* Copies; -EFAULT when any byte is not RAM. */
+/* window.c.  A window is what a guest reaches besides RAM: 2 MiB aligned, and anonymous until somebody maps files into
+ * it.  It is not part of the RAM file, and never marked.  Where a file got shorter than its mapping, a load or store by
+ * this process would be a SIGBUS: so nobody is given a pointer to use as one. */
+struct sm_memory_window {
+	uint64_t gpa, bytes;
+	void *hva; /* bytes 0: no window */
+};
+/* Before the guest runs. */
+int sm_memory_add_window(struct sm_memory *memory, uint64_t gpa, uint64_t bytes, struct sm_memory_window *ret,
+                         struct sm_error *err);
+/* For system calls alone, which say EFAULT: [gpa, gpa + len), all inside one window, or NULL. */
+void *sm_memory_at_window(const struct sm_memory *memory, uint64_t gpa, uint64_t len);
+/* A copy by the kernel, one side of which may be in a window: to_guest says which.  Bytes, fewer where it cannot go on;
+ * -EFAULT. */
+ssize_t sm_memory_copy(const struct iovec *from, size_t nfrom, const struct iovec *to, size_t nto, bool to_guest);
+
+/* Copies; -EFAULT when any byte is neither in RAM nor in a window. */
 int sm_memory_read(const struct sm_memory *memory, uint64_t gpa, void *data, size_t len);
 int sm_memory_write(struct sm_memory *memory, uint64_t gpa, const void *data, size_t len);
 int sm_memory_zero(struct sm_memory *memory, uint64_t gpa, uint64_t len);
@@ -72,13 +88,14 @@ bool sm_memory_next_dirty(const struct sm_memory *memory, uint64_t *offset, stru
  * most SM_MEMORY_PIECES_MAX extents of the RAM file, so that little may be in between.  Of RAM whose source says
  * `watched` that is exact, from Linux 6.7 on, and the watch ends with this; else a page brings along what the kernel
  * maps with it (fault-around, huge pages).  pagemap_fd: /proc/PID/pagemap of this process.  -EINVAL for RAM that is not
- * of a snapshot.  One thread at a time; *ret is the caller's. */
-int sm_memory_touched(struct sm_memory *memory, int pagemap_fd, struct sm_memory_extents *ret, struct sm_error *err);
+ * of a snapshot.  What was written is exact, unless it is in more extents than that.  One thread at a time; *ret is the
+ * caller's. */
+int sm_memory_touched(struct sm_memory *memory, int pagemap_fd, struct sm_memory_touched *ret, struct sm_error *err);
 
 /* rewind.c.  Make all RAM what the files say; nothing is dirty then.  -EBADMSG for a file that was cut or written to
- * since it was mapped: all that was dirty still is.  Few pages are copied, of many the rest is given back to the host;
- * what the rewind before has copied, and nobody wrote to since, is given back too, so private memory does not grow from
- * one rewind to the next. */
+ * since it was mapped: all that was dirty still is.  Few pages are copied, of many the rest is given back to the host.
+ * So is what was discarded, whatever came to it since, and what the rewind before has copied and nobody wrote to since:
+ * private memory does not grow from one rewind to the next. */
 struct sm_memory_rewound {
 	uint64_t copied_bytes, dropped_bytes;
 };

@@ -70,6 +70,11 @@ void sm_pages_take(struct sm_pages *pages, uint64_t first, uint64_t count)
 	}
 }
 
+void sm_pages_take_bits(struct sm_pages *pages, uint64_t first, uint64_t bits)
+{
+	pages->words[first / BITS] &= ~bits;
+}
+
 void sm_pages_add_bits(struct sm_pages *pages, uint64_t first, uint64_t bits)
 {
 	if (first >= pages->count)
@@ -94,6 +99,13 @@ static uint64_t next_busy(const struct sm_pages *pages, uint64_t word)
 		word = (word / BITS + 1) * BITS;
 	}
 	return words;
+}
+
+void sm_pages_merge(struct sm_pages *pages, const struct sm_pages *others)
+{
+	uint64_t words = words_of(others->count);
+	for (uint64_t word = next_busy(others, 0); word < words; word = next_busy(others, word + 1))
+		add_to_word(pages, word, others->words[word]);
 }
 
 void sm_pages_remove(struct sm_pages *pages, const struct sm_pages *others)

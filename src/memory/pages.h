@@ -21,7 +21,9 @@ void sm_pages_done(struct sm_pages *pages);                /* safe on a zeroed o
 void sm_pages_add(struct sm_pages *pages, uint64_t first, uint64_t count);
 /* Page first + n for each bit n; what would be past the last page is left out. */
 void sm_pages_add_bits(struct sm_pages *pages, uint64_t first, uint64_t bits);
-void sm_pages_take(struct sm_pages *pages, uint64_t first, uint64_t count); /* out */
+void sm_pages_take(struct sm_pages *pages, uint64_t first, uint64_t count);     /* out */
+void sm_pages_take_bits(struct sm_pages *pages, uint64_t first, uint64_t bits); /* likewise; first % 64 == 0 */
+void sm_pages_merge(struct sm_pages *pages, const struct sm_pages *others);     /* in */
 void sm_pages_remove(struct sm_pages *pages, const struct sm_pages *others);
 void sm_pages_clear(struct sm_pages *pages);
 bool sm_pages_has(const struct sm_pages *pages, uint64_t page);

@@ -63,15 +63,21 @@ static int drop(struct sm_memory *memory, const struct sm_memory_run *run, uint6
 	return 0;
 }
 
-/* What the rewind before has copied, less what was written to since. */
-static int drop_kept(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err)
+/* What the rewind before has copied, less what was written to since; and what the guest had no use for in between. */
+static int drop_unused(struct sm_memory *memory, struct sm_memory_rewound *ret, struct sm_error *err)
 {
 	int code = 0;
 	struct sm_memory_run run;
-	sm_pages_remove(&memory->kept, &memory->dirty);
-	for (uint64_t offset = 0; code == 0 && sm_memory_next_run(memory, &memory->kept, &offset, &run);)
+	struct sm_pages *unused = &memory->kept;
+	sm_pages_remove(unused, &memory->dirty);
+	sm_pages_merge(unused, &memory->discarded);
+	for (uint64_t offset = 0; code == 0 && sm_memory_next_run(memory, unused, &offset, &run);)
 		code = drop(memory, &run, &ret->dropped_bytes, err);
-	sm_pages_clear(&memory->kept);
+	if (code == 0) {
+		sm_pages_remove(&memory->dirty, unused);
+		sm_pages_clear(&memory->discarded);
+	}
+	sm_pages_clear(unused);
 	return code;
 }
 
@@ -81,7 +87,7 @@ int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, st
 	struct sm_memory_run run;
 	int code = look_at_files(memory, err);
 	if (code == 0)
-		code = drop_kept(memory, ret, err);
+		code = drop_unused(memory, ret, err);
 	for (uint64_t offset = 0; code == 0 && sm_memory_next_dirty(memory, &offset, &run);) {
 		if (ret->copied_bytes + run.bytes > COPY_MAX_BYTES) {
 			code = drop(memory, &run, &ret->dropped_bytes, err);
@@ -91,7 +97,7 @@ int sm_memory_rewind(struct sm_memory *memory, struct sm_memory_rewound *ret, st
 		ret->copied_bytes += run.bytes;
 		sm_pages_add(&memory->kept, run.offset / SM_MEMORY_PAGE, run.bytes / SM_MEMORY_PAGE);
 	}
-	/* After a failure nobody knows what RAM holds: all that was dirty still counts as that. */
+	/* After a failure nobody knows what RAM holds: what was dirty still counts as that. */
 	if (code == 0)
 		sm_pages_clear(&memory->dirty);
 	return code;

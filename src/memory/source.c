@@ -72,6 +72,30 @@ int sm_memory_extents_get(struct sm_reader *reader, uint64_t ram_bytes, struct s
 	return code;
 }
 
+void sm_memory_touched_done(struct sm_memory_touched *touched)
+{
+	sm_memory_extents_done(&touched->all);
+	sm_memory_extents_done(&touched->written);
+}
+
+void sm_memory_touched_put(struct sm_buf *buf, const struct sm_memory_touched *touched)
+{
+	sm_memory_extents_put(buf, &touched->all);
+	sm_memory_extents_put(buf, &touched->written);
+}
+
+int sm_memory_touched_get(struct sm_reader *reader, uint64_t ram_bytes, struct sm_memory_touched *ret,
+                          struct sm_error *err)
+{
+	*ret = (struct sm_memory_touched){ 0 };
+	int code = sm_memory_extents_get(reader, ram_bytes, &ret->all, err);
+	if (code >= 0)
+		code = sm_memory_extents_get(reader, ram_bytes, &ret->written, err);
+	if (code < 0)
+		sm_memory_touched_done(ret);
+	return code;
+}
+
 /* ---- sources ------------------------------------------------------------------------------------------------ */
 
 /* What is put one behind the other; list NULL: only counted. */
@@ -169,6 +193,16 @@ int sm_memory_source_copy(const struct sm_memory_source *from, struct sm_memory_
 		return sm_error_set(err, ENOMEM, "RAM files: out of memory");
 	if (from->npieces)
 		memcpy(ret->pieces, from->pieces, from->npieces * sizeof *ret->pieces);
+	if (from->written.count) {
+		const size_t bytes = from->written.count * sizeof *from->written.list;
+		ret->written.list = malloc(bytes);
+		if (!ret->written.list) {
+			sm_memory_source_done(ret);
+			return sm_error_set(err, ENOMEM, "RAM files: out of memory");
+		}
+		memcpy(ret->written.list, from->written.list, bytes);
+		ret->written.count = from->written.count;
+	}
 	for (; ret->nfiles < from->nfiles; ret->nfiles++) {
 		int fd = sm_fd_dup(from->files[ret->nfiles]);
 		if (fd < 0) {
@@ -190,5 +224,6 @@ void sm_memory_source_close(struct sm_memory_source *source)
 void sm_memory_source_done(struct sm_memory_source *source)
 {
 	free(source->pieces);
+	sm_memory_extents_done(&source->written);
 	*source = (struct sm_memory_source){ 0 };
 }

@@ -32,6 +32,16 @@ void sm_memory_extents_put(struct sm_buf *buf, const struct sm_memory_extents *e
 int sm_memory_extents_get(struct sm_reader *reader, uint64_t ram_bytes, struct sm_memory_extents *ret,
                           struct sm_error *err);
 
+/* What of its RAM a machine has used. */
+struct sm_memory_touched {
+	struct sm_memory_extents all;     /* read or written */
+	struct sm_memory_extents written; /* of these */
+};
+void sm_memory_touched_done(struct sm_memory_touched *touched);
+void sm_memory_touched_put(struct sm_buf *buf, const struct sm_memory_touched *touched);
+int sm_memory_touched_get(struct sm_reader *reader, uint64_t ram_bytes, struct sm_memory_touched *ret,
+                          struct sm_error *err);
+
 struct sm_memory_piece {
 	uint64_t offset, bytes;
 	uint32_t file; /* not the first: that has all that no piece names */
@@ -41,7 +51,8 @@ struct sm_memory_source {
 	unsigned nfiles;
 	int files[SM_MEMORY_FILES_MAX]; /* borrowed, unless it was copied */
 	size_t npieces;
-	struct sm_memory_piece *pieces; /* owned; by offset, without overlap */
+	struct sm_memory_piece *pieces;   /* owned; by offset, without overlap */
+	struct sm_memory_extents written; /* that the guest will write to first; owned, as the pieces */
 	bool watched; /* mapped so that sm_memory_touched can tell pages apart; a page fault for each */
 };
 

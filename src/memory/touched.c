@@ -12,8 +12,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Bit 63: present; bit 62: swapped out. */
+/* Bit 63: present; bit 62: swapped out; bit 61: a page of the file, and no copy. */
 #define AT_HAND  (3ull << 62)
+#define SHARED   (1ull << 61)
 #define LOOK_MAX 4096u
 
 /* Linux 6.7; older headers lack it. */
@@ -54,7 +55,8 @@ void sm_memory_unwatch(struct sm_memory *memory)
 }
 
 /* `entries` is room for LOOK_MAX of them. */
-static int look(const struct sm_memory_region *region, int pagemap_fd, uint64_t *entries, struct sm_pages *pages)
+static int look(const struct sm_memory_region *region, int pagemap_fd, uint64_t *entries, struct sm_pages *all,
+                struct sm_pages *written)
 {
 	/* The kernel's own, whatever rules are kept. */
 	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), each = page / SM_MEMORY_PAGE;
@@ -64,32 +66,48 @@ static int look(const struct sm_memory_region *region, int pagemap_fd, uint64_t 
 		int code = sm_fd_pread_full(pagemap_fd, entries, n * sizeof *entries, (first + at) * sizeof *entries);
 		if (code < 0)
 			return code;
-		for (uint64_t i = 0; i < n; i++)
+		for (uint64_t i = 0; i < n; i++) {
+			const uint64_t number = region->file_offset / SM_MEMORY_PAGE + (at + i) * each;
 			if (entries[i] & AT_HAND)
-				sm_pages_add(pages, region->file_offset / SM_MEMORY_PAGE + (at + i) * each, each);
+				sm_pages_add(all, number, each);
+			if (entries[i] & AT_HAND && !(entries[i] & SHARED))
+				sm_pages_add(written, number, each);
+		}
 	}
 	return 0;
 }
 
-int sm_memory_touched(struct sm_memory *memory, int pagemap_fd, struct sm_memory_extents *ret, struct sm_error *err)
+/* Their extents, few enough. */
+static int collect(const struct sm_memory *memory, const struct sm_pages *pages, struct sm_memory_extents *ret)
 {
-	*ret = (struct sm_memory_extents){ 0 };
+	int code = sm_memory_collect(memory, pages, 0, ret);
+	for (uint64_t gap = memory->host_page; code == 0 && ret->count > SM_MEMORY_PIECES_MAX; gap *= 2)
+		code = sm_memory_collect(memory, pages, gap, ret);
+	return code;
+}
+
+int sm_memory_touched(struct sm_memory *memory, int pagemap_fd, struct sm_memory_touched *ret, struct sm_error *err)
+{
+	*ret = (struct sm_memory_touched){ 0 };
 	if (!memory->source.nfiles)
 		return sm_error_set(err, EINVAL, "RAM that is not of a snapshot has no working set");
-	struct sm_pages pages = { 0 };
+	struct sm_pages all = { 0 }, written = { 0 };
 	uint64_t *entries = calloc(LOOK_MAX, sizeof *entries);
-	int code = entries ? sm_pages_init(&pages, memory->bytes / SM_MEMORY_PAGE) : -ENOMEM;
-	for (size_t i = 0; i < memory->nregions && code == 0; i++)
-		code = look(&memory->regions[i], pagemap_fd, entries, &pages);
+	int code = entries ? sm_pages_init(&all, memory->bytes / SM_MEMORY_PAGE) : -ENOMEM;
 	if (code == 0)
-		code = sm_memory_collect(memory, &pages, 0, ret);
-	for (uint64_t gap = memory->host_page; code == 0 && ret->count > SM_MEMORY_PIECES_MAX; gap *= 2)
-		code = sm_memory_collect(memory, &pages, gap, ret);
-	sm_pages_done(&pages);
+		code = sm_pages_init(&written, memory->bytes / SM_MEMORY_PAGE);
+	for (size_t i = 0; i < memory->nregions && code == 0; i++)
+		code = look(&memory->regions[i], pagemap_fd, entries, &all, &written);
+	if (code == 0)
+		code = collect(memory, &all, &ret->all);
+	if (code == 0)
+		code = collect(memory, &written, &ret->written);
+	sm_pages_done(&all);
+	sm_pages_done(&written);
 	free(entries);
 	sm_memory_unwatch(memory);
 	if (code == 0)
 		return 0;
-	sm_memory_extents_done(ret);
+	sm_memory_touched_done(ret);
 	return sm_error_sys(err, code, "touched pages");
 }

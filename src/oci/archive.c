@@ -4,7 +4,6 @@
 #include "base/path.h"
 #include "oci/archive_stream.h"
 
-#include <archive_entry.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,15 +73,16 @@ static char *keep_name(struct archive *archive, const char *name)
 }
 
 /* Where a link leads; from the tar's root, or for a symbolic link from its own folder. */
-static int take_link(struct archive *archive, struct archive_entry *entry, struct sm_oci_archive_member *member)
+static int take_link(struct archive *archive, const struct sm_oci_archive_library *lib, struct archive_entry *entry,
+                     struct sm_oci_archive_member *member)
 {
 	char target[PATH_MAX];
-	const char *to = archive_entry_hardlink(entry);
+	const char *to = lib->entry_hardlink(entry);
 	size_t folder = 0;
-	if (!to && archive_entry_filetype(entry) == AE_IFLNK) {
+	if (!to && lib->entry_filetype(entry) == AE_IFLNK) {
 		const char *slash = strrchr(member->name, '/');
 		folder = slash ? (size_t)(slash - member->name) : 0;
-		to = archive_entry_symlink(entry);
+		to = lib->entry_symlink(entry);
 		if (!to)
 			to = "/";
 	}
@@ -98,15 +98,16 @@ static int take_link(struct archive *archive, struct archive_entry *entry, struc
 static int take_content(struct archive *archive, struct sm_oci_archive_stream *stream, struct archive_entry *entry,
                         struct sm_oci_archive_member *member, struct sm_error *err)
 {
-	if (archive_entry_filetype(entry) != AE_IFREG) {
+	const struct sm_oci_archive_library *lib = sm_oci_archive_stream_library(stream);
+	if (lib->entry_filetype(entry) != AE_IFREG) {
 		member->fault = "is not a regular file";
 		return 0;
 	}
-	if (archive_entry_sparse_reset(entry)) {
+	if (lib->entry_sparse_reset(entry)) {
 		member->fault = "is a sparse file";
 		return 0;
 	}
-	la_int64_t size = archive_entry_size(entry);
+	la_int64_t size = lib->entry_size(entry);
 	member->size = size > 0 ? (uint64_t)size : 0;
 	member->offset = sm_oci_archive_stream_offset(stream);
 	if (archive->plain && (member->offset > archive->size || member->size > archive->size - member->offset))
@@ -123,11 +124,12 @@ static int take_entry(struct archive *archive, struct sm_oci_archive_stream *str
                       struct sm_error *err)
 {
 	char name[PATH_MAX];
+	const struct sm_oci_archive_library *lib = sm_oci_archive_stream_library(stream);
 	uint64_t number = sm_oci_archive_stream_number(stream) - 1;
-	const char *raw = archive_entry_pathname(entry);
+	const char *raw = lib->entry_pathname(entry);
 	if (number >= MAX_MEMBERS)
 		return sm_error_set(err, EFBIG, "'%s': more than %u members", archive->files.path, MAX_MEMBERS);
-	if (!raw || archive_entry_filetype(entry) == AE_IFDIR)
+	if (!raw || lib->entry_filetype(entry) == AE_IFDIR)
 		return 0;
 	int code = clean("", 0, raw, name);
 	if (code == -EXDEV)
@@ -151,7 +153,7 @@ static int take_entry(struct archive *archive, struct sm_oci_archive_stream *str
 	if (!member->name)
 		return sm_error_sys(err, ENOMEM, "'%s'", archive->files.path);
 	archive->count++;
-	if (take_link(archive, entry, member) < 0)
+	if (take_link(archive, lib, entry, member) < 0)
 		return sm_error_sys(err, ENOMEM, "'%s'", archive->files.path);
 	return member->link || member->fault ? 0 : take_content(archive, stream, entry, member, err);
 }

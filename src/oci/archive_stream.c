@@ -1,7 +1,5 @@
 #include "oci/archive_stream.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -13,6 +11,7 @@
 #define MAGIC_MAX 6
 
 struct sm_oci_archive_stream {
+	struct sm_oci_archive_library lib;
 	struct archive *tar;
 	locale_t locale; /* names are bytes, whatever locale the program has */
 	int fd;
@@ -45,7 +44,7 @@ static la_ssize_t stream_read(struct archive *tar, void *arg, const void **ret_d
 	*ret_data = stream->chunk;
 	if (stream->cancel && atomic_load(stream->cancel))
 		sm_error_sys(&stream->err, ECANCELED, "read '%s'", stream->path);
-	else if (archive_filter_bytes(tar, 0) > (la_int64_t)MAX_BYTES)
+	else if (stream->lib.filter_bytes(tar, 0) > (la_int64_t)MAX_BYTES)
 		sm_error_set(&stream->err, EFBIG, "'%s': unpacks to more than %llu bytes", stream->path, MAX_BYTES);
 	else
 		do
@@ -54,7 +53,7 @@ static la_ssize_t stream_read(struct archive *tar, void *arg, const void **ret_d
 	if (got < 0 && !stream->err.code)
 		sm_error_sys(&stream->err, errno, "read '%s'", stream->path);
 	if (got < 0)
-		archive_set_error(tar, stream->err.code, "%s", stream->err.message);
+		stream->lib.set_error(tar, stream->err.code, "%s", stream->err.message);
 	else
 		stream->at += (uint64_t)got;
 	return got;
@@ -73,11 +72,12 @@ static la_int64_t stream_skip(struct archive *tar, void *arg, la_int64_t len)
 
 static int failed(struct sm_oci_archive_stream *stream, struct sm_error *err)
 {
-	const char *why = archive_error_string(stream->tar);
+	const char *why = stream->lib.error_string(stream->tar);
 	if (stream->err.code)
 		return sm_error_set(err, stream->err.code, "%s", stream->err.message);
-	return sm_error_set(err, archive_errno(stream->tar) == ENOMEM ? ENOMEM : EBADMSG, "'%s': entry %llu: %s",
-	                    stream->path, (unsigned long long)stream->number, why ? why : "not a tar, or damaged");
+	return sm_error_set(err, stream->lib.error_number(stream->tar) == ENOMEM ? ENOMEM : EBADMSG,
+	                    "'%s': entry %llu: %s", stream->path, (unsigned long long)stream->number,
+	                    why ? why : "not a tar, or damaged");
 }
 
 static int start(struct sm_oci_archive_stream *stream, struct sm_error *err)
@@ -90,21 +90,24 @@ static int start(struct sm_oci_archive_stream *stream, struct sm_error *err)
 	stream->locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
 	if (!stream->locale)
 		return sm_error_sys(err, errno, "locale C");
-	stream->tar = archive_read_new();
+	int code = sm_oci_archive_library_load(&stream->lib, err);
+	if (code < 0)
+		return code;
+	stream->tar = stream->lib.read_new();
 	if (!stream->tar)
 		return sm_error_sys(err, ENOMEM, "read '%s'", stream->path);
 	stream->plain = true;
 	for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++)
 		if ((size_t)got >= filters[i].len && !memcmp(stream->chunk, filters[i].magic, filters[i].len)) {
 			stream->plain = false;
-			if (archive_read_append_filter(stream->tar, filters[i].filter) != ARCHIVE_OK)
+			if (stream->lib.read_append_filter(stream->tar, filters[i].filter) != ARCHIVE_OK)
 				return failed(stream, err);
 		}
-	if (archive_read_support_format_tar(stream->tar) != ARCHIVE_OK ||
-	    archive_read_set_read_callback(stream->tar, stream_read) != ARCHIVE_OK ||
-	    (stream->plain && archive_read_set_skip_callback(stream->tar, stream_skip) != ARCHIVE_OK) ||
-	    archive_read_set_callback_data(stream->tar, stream) != ARCHIVE_OK ||
-	    archive_read_open1(stream->tar) != ARCHIVE_OK)
+	if (stream->lib.read_support_format_tar(stream->tar) != ARCHIVE_OK ||
+	    stream->lib.read_set_read_callback(stream->tar, stream_read) != ARCHIVE_OK ||
+	    (stream->plain && stream->lib.read_set_skip_callback(stream->tar, stream_skip) != ARCHIVE_OK) ||
+	    stream->lib.read_set_callback_data(stream->tar, stream) != ARCHIVE_OK ||
+	    stream->lib.read_open1(stream->tar) != ARCHIVE_OK)
 		return failed(stream, err);
 	return 0;
 }
@@ -132,12 +135,18 @@ void sm_oci_archive_stream_free(struct sm_oci_archive_stream *stream)
 	if (!stream)
 		return;
 	/* After a failure free alone keeps what the filter holds. */
-	if (stream->tar)
-		archive_read_close(stream->tar);
-	archive_read_free(stream->tar);
+	if (stream->tar) {
+		stream->lib.read_close(stream->tar);
+		stream->lib.read_free(stream->tar);
+	}
 	if (stream->locale)
 		freelocale(stream->locale);
 	free(stream);
+}
+
+const struct sm_oci_archive_library *sm_oci_archive_stream_library(const struct sm_oci_archive_stream *stream)
+{
+	return &stream->lib;
 }
 
 bool sm_oci_archive_stream_is_plain(const struct sm_oci_archive_stream *stream)
@@ -154,7 +163,7 @@ int sm_oci_archive_stream_next(struct sm_oci_archive_stream *stream, struct arch
                                struct sm_error *err)
 {
 	locale_t before = uselocale(stream->locale);
-	int status = archive_read_next_header(stream->tar, ret_entry);
+	int status = stream->lib.read_next_header(stream->tar, ret_entry);
 	uselocale(before);
 	if (status == ARCHIVE_EOF)
 		return 0;
@@ -167,12 +176,12 @@ int sm_oci_archive_stream_next(struct sm_oci_archive_stream *stream, struct arch
 
 uint64_t sm_oci_archive_stream_offset(const struct sm_oci_archive_stream *stream)
 {
-	return (uint64_t)archive_filter_bytes(stream->tar, 0);
+	return (uint64_t)stream->lib.filter_bytes(stream->tar, 0);
 }
 
 int sm_oci_archive_stream_head(struct sm_oci_archive_stream *stream, void *data, size_t len, struct sm_error *err)
 {
-	la_ssize_t got = archive_read_data(stream->tar, data, len);
+	la_ssize_t got = stream->lib.read_data(stream->tar, data, len);
 	return got < 0 ? failed(stream, err) : (int)got;
 }
 
@@ -183,7 +192,7 @@ int sm_oci_archive_stream_content(struct sm_oci_archive_stream *stream, sm_oci_s
 		const void *data;
 		size_t len;
 		la_int64_t offset;
-		int status = archive_read_data_block(stream->tar, &data, &len, &offset);
+		int status = stream->lib.read_data_block(stream->tar, &data, &len, &offset);
 		if (status == ARCHIVE_EOF)
 			return 0;
 		if (status != ARCHIVE_OK)

@@ -2,11 +2,11 @@
 #ifndef SM_OCI_ARCHIVE_STREAM_H
 #define SM_OCI_ARCHIVE_STREAM_H
 
+#include "oci/archive_library.h"
 #include "oci/source.h"
 
 #include <stdint.h>
 
-struct archive_entry;
 struct sm_oci_archive_stream;
 
 /* fd and path (for messages) are borrowed; the descriptor's position is neither used nor moved, so one serves several.
@@ -15,6 +15,8 @@ int sm_oci_archive_stream_open(int fd, const char *path, const atomic_bool *canc
                                struct sm_oci_archive_stream **ret_stream, struct sm_error *err);
 void sm_oci_archive_stream_free(struct sm_oci_archive_stream *stream); /* NULL is fine */
 
+/* What to ask an entry with. */
+const struct sm_oci_archive_library *sm_oci_archive_stream_library(const struct sm_oci_archive_stream *stream);
 /* Does the file hold the tar as it is? */
 bool sm_oci_archive_stream_is_plain(const struct sm_oci_archive_stream *stream);
 /* The number of the entry that `next` will give, from 0. */

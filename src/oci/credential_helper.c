@@ -1,13 +1,13 @@
 #include "oci/credential_helper.h"
 
 #include "base/fd.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -17,8 +17,6 @@
 
 #define CANCEL_MS 200 /* how often the flag is looked at */
 #define NOT_FOUND "credentials not found in native keychain"
-
-extern char **environ;
 
 struct helper {
 	char program[128];
@@ -33,62 +31,12 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* As a user's shell would start it: the caller's thread may block or ignore what this process must hear. */
-static int set_attributes(posix_spawnattr_t *attributes)
-{
-	sigset_t none, all;
-	sigemptyset(&none);
-	sigfillset(&all);
-	int code = posix_spawnattr_setsigmask(attributes, &none);
-	code = code ? code : posix_spawnattr_setsigdefault(attributes, &all);
-	code = code ? code : posix_spawnattr_setpgroup(attributes, 0);
-	return code ? code
-	            : posix_spawnattr_setflags(attributes,
-	                                       POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-}
-
-static int spawn(struct helper *helper, int input, int output)
-{
-	char *argv[] = { helper->program, "get", NULL };
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
-	int code = posix_spawn_file_actions_init(&actions);
-	if (code)
-		return -code;
-	if ((code = posix_spawnattr_init(&attributes))) {
-		posix_spawn_file_actions_destroy(&actions);
-		return -code;
-	}
-	code = posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-	code = code ? code : posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO);
-	code = code ? code : posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-	code = code ? code : posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1);
-	code = code ? code : set_attributes(&attributes);
-	code = code ? code : posix_spawnp(&helper->pid, helper->program, &actions, &attributes, argv, environ);
-	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attributes);
-	return -code;
-}
-
-/* Above the standard descriptors, where a dup2 would hit it. */
-static int lift(int *fd)
-{
-	if (*fd > STDERR_FILENO)
-		return 0;
-	int lifted = fcntl(*fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-	if (lifted < 0)
-		return -errno;
-	sm_fd_close(fd);
-	*fd = lifted;
-	return 0;
-}
-
 static int start(struct helper *helper, const char *server)
 {
 	int input[2] = { -1, -1 }, output[2] = { -1, -1 };
 	int code = pipe2(input, O_CLOEXEC) < 0 || pipe2(output, O_CLOEXEC) < 0 ? -errno : 0;
 	for (int i = 0; i < 4 && !code; i++)
-		code = lift(i < 2 ? &input[i] : &output[i - 2]);
+		code = sm_process_lift(i < 2 ? &input[i] : &output[i - 2]);
 	/* A host name fits into any pipe, so it is written while we hold the other end: no SIGPIPE, no wait. */
 	if (!code && strlen(server) >= PIPE_BUF)
 		code = -ENAMETOOLONG;
@@ -96,7 +44,8 @@ static int start(struct helper *helper, const char *server)
 		code = sm_fd_write_full(input[1], "\n", 1);
 	sm_fd_close(&input[1]);
 	if (!code)
-		code = spawn(helper, input[0], output[1]);
+		code = sm_process_start((const char *[]){ helper->program, "get", NULL },
+		                        (int[]){ input[0], output[1], -1 }, true, &helper->pid);
 	sm_fd_close(&input[0]);
 	sm_fd_close(&output[1]);
 	helper->output = sm_fd_take(&output[0]);

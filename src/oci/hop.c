@@ -7,17 +7,18 @@
 #include <string.h>
 #include <strings.h>
 
-void sm_oci_hop_split(const char *url, char origin[SM_OCI_ORIGIN_SIZE], char host[SM_OCI_HOST_SIZE])
+void sm_oci_hop_split(const struct sm_oci_curl_library *lib, const char *url, char origin[SM_OCI_ORIGIN_SIZE],
+                      char host[SM_OCI_HOST_SIZE])
 {
 	char *scheme = NULL, *name = NULL, *port = NULL;
-	CURLU *parsed = curl_url();
-	CURLUcode code = parsed ? curl_url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_OUT_OF_MEMORY;
+	CURLU *parsed = lib->url();
+	CURLUcode code = parsed ? lib->url_set(parsed, CURLUPART_URL, url, 0) : CURLUE_OUT_OF_MEMORY;
 	if (!code)
-		code = curl_url_get(parsed, CURLUPART_SCHEME, &scheme, 0);
+		code = lib->url_get(parsed, CURLUPART_SCHEME, &scheme, 0);
 	if (!code)
-		code = curl_url_get(parsed, CURLUPART_HOST, &name, 0);
+		code = lib->url_get(parsed, CURLUPART_HOST, &name, 0);
 	if (!code)
-		code = curl_url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
+		code = lib->url_get(parsed, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
 	const char *at = strstr(url, "://");
 	int len = at ? (int)strcspn(at + 3, "/?#") : 0;
 	int written = code ? 0 : snprintf(origin, SM_OCI_ORIGIN_SIZE, "%s://%s:%s", scheme, name, port);
@@ -28,10 +29,10 @@ void sm_oci_hop_split(const char *url, char origin[SM_OCI_ORIGIN_SIZE], char hos
 	for (int i = 0; i < len; i++)
 		host[i] = (char)tolower((unsigned char)at[3 + i]);
 	origin[written] = host[len] = 0;
-	curl_free(scheme);
-	curl_free(name);
-	curl_free(port);
-	curl_url_cleanup(parsed);
+	lib->free(scheme);
+	lib->free(name);
+	lib->free(port);
+	lib->url_cleanup(parsed);
 }
 
 bool sm_oci_hop_allowed(const struct sm_oci_http_request *request, const char *origin, const char *host)
@@ -69,8 +70,8 @@ int sm_oci_hop_shown(const char *url)
 	return (int)(len < 200 ? len : 200);
 }
 
-int sm_oci_hop_trust(CURL *curl, const char *host, const struct sm_oci_certs *certs, const char *ca_file,
-                     struct sm_error *err)
+int sm_oci_hop_trust(const struct sm_oci_curl_library *lib, CURL *curl, const char *host,
+                     const struct sm_oci_certs *certs, const char *ca_file, struct sm_error *err)
 {
 	struct sm_oci_certs other = { 0 };
 	if (!certs || strcmp(certs->host, host)) {
@@ -83,7 +84,7 @@ int sm_oci_hop_trust(CURL *curl, const char *host, const struct sm_oci_certs *ce
 	struct curl_blob blob = { certs->ca.data, certs->ca.len, CURL_BLOB_COPY };
 	bool client = certs->certificate[0];
 	CURLcode code = CURLE_OK;
-#define SET(option, value) code = code ? code : curl_easy_setopt(curl, option, value)
+#define SET(option, value) code = code ? code : lib->easy_setopt(curl, option, value)
 	SET(CURLOPT_CAINFO_BLOB, !ca_file && certs->ca.len ? &blob : NULL);
 	if (ca_file) {
 		SET(CURLOPT_CAINFO, ca_file);

@@ -13,6 +13,7 @@
 #define FLAG_LOOKS_MS 500 /* without a descriptor that tells of a cancel */
 
 struct sm_oci_http {
+	struct sm_oci_curl_library lib;
 	CURLM *multi;
 	const atomic_bool *cancel;
 	int cancel_fd;
@@ -27,11 +28,14 @@ int sm_oci_http_new(const struct sm_oci_source_options *options, struct sm_oci_h
 	struct sm_oci_http *http = calloc(1, sizeof *http);
 	if (!http)
 		return sm_error_sys(err, ENOMEM, "libcurl");
-	if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
+	int code = sm_oci_curl_library_load(&http->lib, err);
+	if (code == 0 && http->lib.global_init(CURL_GLOBAL_DEFAULT))
+		code = sm_error_set(err, ENOMEM, "libcurl cannot be initialised");
+	if (code < 0) {
 		free(http);
-		return sm_error_set(err, ENOMEM, "libcurl cannot be initialised");
+		return code;
 	}
-	http->multi = curl_multi_init();
+	http->multi = http->lib.multi_init();
 	http->cancel = options->cancel;
 	http->cancel_fd = options->cancel ? options->cancel_fd : -1;
 	http->stall_s = options->stall_ms ? (options->stall_ms + 999) / 1000 : STALL_S;
@@ -49,8 +53,8 @@ void sm_oci_http_free(struct sm_oci_http *http)
 {
 	if (!http)
 		return;
-	curl_multi_cleanup(http->multi);
-	curl_global_cleanup();
+	http->lib.multi_cleanup(http->multi);
+	http->lib.global_cleanup();
 	free(http->ca_file);
 	free(http);
 }
@@ -59,10 +63,10 @@ int sm_oci_http_start(struct sm_oci_http *http, const struct sm_oci_http_request
                       struct sm_oci_http_transfer **ret, struct sm_error *err)
 {
 	struct sm_oci_http_transfer *transfer;
-	int code = sm_oci_http_transfer_new(request, http->stall_s, http->ca_file, &transfer, err);
+	int code = sm_oci_http_transfer_new(&http->lib, request, http->stall_s, http->ca_file, &transfer, err);
 	if (code < 0)
 		return code;
-	if (curl_multi_add_handle(http->multi, transfer->curl)) {
+	if (http->lib.multi_add_handle(http->multi, transfer->curl)) {
 		sm_oci_http_transfer_free(transfer);
 		return sm_error_set(err, EIO, "GET %.*s: libcurl refuses it", sm_oci_hop_shown(request->url),
 		                    request->url);
@@ -77,13 +81,14 @@ int sm_oci_http_start(struct sm_oci_http *http, const struct sm_oci_http_request
 /* A transfer has come to an end, or to the place where it goes on. */
 static void settle(struct sm_oci_http_transfer *transfer)
 {
+	const struct sm_oci_curl_library *lib = transfer->lib;
 	CURLM *multi = transfer->http->multi;
 	transfer->ended = !sm_oci_http_transfer_is_moved(transfer);
 	if (transfer->ended)
 		return;
-	curl_multi_remove_handle(multi, transfer->curl);
+	lib->multi_remove_handle(multi, transfer->curl);
 	sm_oci_http_transfer_move(transfer);
-	if (!transfer->refused.code && curl_multi_add_handle(multi, transfer->curl))
+	if (!transfer->refused.code && lib->multi_add_handle(multi, transfer->curl))
 		sm_error_set(&transfer->refused, EIO, "libcurl refuses a redirect");
 	transfer->ended = transfer->refused.code != 0;
 }
@@ -91,16 +96,17 @@ static void settle(struct sm_oci_http_transfer *transfer)
 /* Take note of what has ended. */
 static int perform(struct sm_oci_http *http, struct sm_error *err)
 {
+	const struct sm_oci_curl_library *lib = &http->lib;
 	int running, left;
-	CURLMcode code = curl_multi_perform(http->multi, &running);
-	for (CURLMsg *message; (message = curl_multi_info_read(http->multi, &left));) {
+	CURLMcode code = lib->multi_perform(http->multi, &running);
+	for (CURLMsg *message; (message = lib->multi_info_read(http->multi, &left));) {
 		struct sm_oci_http_transfer *transfer = NULL;
-		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
+		lib->easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &transfer);
 		transfer->result = message->data.result;
 		settle(transfer);
 	}
 	if (code)
-		return sm_error_set(err, EIO, "libcurl: %s", curl_multi_strerror(code));
+		return sm_error_set(err, EIO, "libcurl: %s", lib->multi_strerror(code));
 	if (http->cancel && atomic_load(http->cancel))
 		return sm_error_sys(err, ECANCELED, "transfers");
 	return 0;
@@ -116,9 +122,9 @@ static int await(struct sm_oci_http *http, int wake_fd, int timeout_ms, struct s
 	if (http->cancel_fd >= 0)
 		fds[count++] = (struct curl_waitfd){ .fd = http->cancel_fd, .events = CURL_WAIT_POLLIN };
 	int limit = http->cancel && http->cancel_fd < 0 ? FLAG_LOOKS_MS : INT_MAX;
-	CURLMcode code =
-	    curl_multi_poll(http->multi, fds, count, timeout_ms >= 0 && timeout_ms < limit ? timeout_ms : limit, NULL);
-	return code ? sm_error_set(err, EIO, "libcurl: %s", curl_multi_strerror(code)) : 0;
+	CURLMcode code = http->lib.multi_poll(http->multi, fds, count,
+	                                      timeout_ms >= 0 && timeout_ms < limit ? timeout_ms : limit, NULL);
+	return code ? sm_error_set(err, EIO, "libcurl: %s", http->lib.multi_strerror(code)) : 0;
 }
 
 static void *ended_owner(const struct sm_oci_http *http)
@@ -148,7 +154,7 @@ int sm_oci_http_finish(struct sm_oci_http_transfer *transfer, struct sm_oci_http
 		link = &(*link)->next;
 	*link = transfer->next;
 	int code = sm_oci_http_transfer_end(transfer, ret, err);
-	curl_multi_remove_handle(transfer->http->multi, transfer->curl);
+	transfer->lib->multi_remove_handle(transfer->http->multi, transfer->curl);
 	sm_oci_http_transfer_free(transfer);
 	return code;
 }

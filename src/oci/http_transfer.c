@@ -23,7 +23,7 @@
 static int status_of(const struct sm_oci_http_transfer *transfer)
 {
 	long status = 0;
-	curl_easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
+	transfer->lib->easy_getinfo(transfer->curl, CURLINFO_RESPONSE_CODE, &status);
 	return (int)status;
 }
 
@@ -31,7 +31,7 @@ static int status_of(const struct sm_oci_http_transfer *transfer)
 static bool range_fits(const struct sm_oci_http_transfer *transfer)
 {
 	struct curl_header *header;
-	if (curl_easy_header(transfer->curl, "Content-Range", 0, CURLH_HEADER, -1, &header) ||
+	if (transfer->lib->easy_header(transfer->curl, "Content-Range", 0, CURLH_HEADER, -1, &header) ||
 	    strncasecmp(header->value, "bytes ", 6))
 		return false;
 	unsigned long long first, last, size = transfer->request.size;
@@ -93,11 +93,11 @@ static size_t on_header(char *data, size_t size, size_t count, void *arg)
 }
 
 /* The text behind it is libcurl's or the system's; the class is what a caller can act on. */
-static int error_code(CURL *curl, CURLcode code)
+static int error_code(const struct sm_oci_http_transfer *transfer)
 {
 	long number = 0;
-	curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &number);
-	switch (code) {
+	transfer->lib->easy_getinfo(transfer->curl, CURLINFO_OS_ERRNO, &number);
+	switch (transfer->result) {
 	case CURLE_OUT_OF_MEMORY:
 		return ENOMEM;
 	case CURLE_COULDNT_RESOLVE_HOST:
@@ -129,24 +129,25 @@ static int set_url(struct sm_oci_http_transfer *transfer, struct sm_error *err)
 	char origin[SM_OCI_ORIGIN_SIZE], host[SM_OCI_HOST_SIZE];
 	CURL *curl = transfer->curl;
 	const char *url = transfer->url;
-	sm_oci_hop_split(url, origin, host);
+	sm_oci_hop_split(transfer->lib, url, origin, host);
 	if (!sm_oci_hop_allowed(&transfer->request, origin, host))
 		return sm_error_set(err, EPROTONOSUPPORT, "%s%.*s: the protocol is not https",
 		                    transfer->redirects ? "redirected to " : "", sm_oci_hop_shown(url), url);
 	if (!transfer->redirects)
 		memcpy(transfer->origin, origin, sizeof origin);
 	transfer->left |= strcmp(transfer->origin, origin) != 0;
-	CURLcode code = curl_easy_setopt(curl, CURLOPT_URL, url);
+	CURLcode code = transfer->lib->easy_setopt(curl, CURLOPT_URL, url);
 	if (transfer->left) {
-		code = code ? code : curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, NULL);
-		code = code ? code : curl_easy_setopt(curl, CURLOPT_USERNAME, NULL);
-		code = code ? code : curl_easy_setopt(curl, CURLOPT_PASSWORD, NULL);
-		code = code ? code : curl_easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
+		code = code ? code : transfer->lib->easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, NULL);
+		code = code ? code : transfer->lib->easy_setopt(curl, CURLOPT_USERNAME, NULL);
+		code = code ? code : transfer->lib->easy_setopt(curl, CURLOPT_PASSWORD, NULL);
+		code = code ? code : transfer->lib->easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BASIC);
 	}
 	/* A proxy cannot reach what is on this machine. */
-	code = code ? code : curl_easy_setopt(curl, CURLOPT_PROXY, sm_oci_reference_is_loopback(host) ? "" : NULL);
+	code = code ? code
+	            : transfer->lib->easy_setopt(curl, CURLOPT_PROXY, sm_oci_reference_is_loopback(host) ? "" : NULL);
 	return code ? sm_error_set(err, EIO, "libcurl refuses an option")
-	            : sm_oci_hop_trust(curl, host, transfer->request.certs, transfer->ca_file, err);
+	            : sm_oci_hop_trust(transfer->lib, curl, host, transfer->request.certs, transfer->ca_file, err);
 }
 
 static int set_options(struct sm_oci_http_transfer *transfer, const struct sm_oci_http_request *request,
@@ -155,7 +156,7 @@ static int set_options(struct sm_oci_http_transfer *transfer, const struct sm_oc
 	CURL *curl = transfer->curl;
 	char range[32];
 	CURLcode code = CURLE_OK;
-#define SET(option, value) code = code ? code : curl_easy_setopt(curl, option, value)
+#define SET(option, value) code = code ? code : transfer->lib->easy_setopt(curl, option, value)
 	SET(CURLOPT_PROTOCOLS_STR, "http,https");
 	SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
 	SET(CURLOPT_NOSIGNAL, 1L);
@@ -191,11 +192,12 @@ static int set_options(struct sm_oci_http_transfer *transfer, const struct sm_oc
 	return code ? -EINVAL : 0;
 }
 
-static void read_challenges(CURL *curl, struct sm_oci_http_response *response)
+static void read_challenges(const struct sm_oci_http_transfer *transfer, struct sm_oci_http_response *response)
 {
 	struct curl_header *header;
 	size_t len = 0, size = sizeof response->challenge;
-	for (size_t i = 0; !curl_easy_header(curl, "WWW-Authenticate", i, CURLH_HEADER, -1, &header); i++) {
+	for (size_t i = 0;
+	     !transfer->lib->easy_header(transfer->curl, "WWW-Authenticate", i, CURLH_HEADER, -1, &header); i++) {
 		if (len + strlen(header->value) + 3 > size)
 			response->challenge_cut = true;
 		else
@@ -212,24 +214,24 @@ static void read_response(struct sm_oci_http_transfer *transfer, struct sm_oci_h
 	response->status = status_of(transfer);
 	response->error_body = transfer->error_body;
 	memset(&transfer->error_body, 0, sizeof transfer->error_body);
-	curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after);
+	transfer->lib->easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after);
 	if (retry_after > 0)
 		response->retry_after_s = retry_after < UINT_MAX ? (unsigned)retry_after : UINT_MAX;
 	response->transient =
 	    sm_oci_retry_status(response->status) && response->retry_after_s <= SM_OCI_RETRY_AFTER_MAX_S;
-	if (!curl_easy_getinfo(curl, CURLINFO_CONTENT_TYPE, &type) && type) {
+	if (!transfer->lib->easy_getinfo(curl, CURLINFO_CONTENT_TYPE, &type) && type) {
 		size_t len = strcspn(type, "; \t");
 		if (len < sizeof response->media_type)
 			for (size_t i = 0; i < len; i++)
 				response->media_type[i] = (char)tolower((unsigned char)type[i]);
 	}
 	struct curl_header *digest;
-	if (!curl_easy_header(curl, "Docker-Content-Digest", 0, CURLH_HEADER, -1, &digest) &&
+	if (!transfer->lib->easy_header(curl, "Docker-Content-Digest", 0, CURLH_HEADER, -1, &digest) &&
 	    strlen(digest->value) < sizeof response->content_digest)
 		snprintf(response->content_digest, sizeof response->content_digest, "%s", digest->value);
 	/* Another host's challenge is none of ours to answer. */
 	if (!transfer->left)
-		read_challenges(curl, response);
+		read_challenges(transfer, response);
 }
 
 static int set_headers(struct sm_oci_http_transfer *transfer, const char *const *accept)
@@ -238,7 +240,7 @@ static int set_headers(struct sm_oci_http_transfer *transfer, const char *const 
 		char line[SM_OCI_MEDIA_TYPE_SIZE + 16];
 		struct curl_slist *more = NULL;
 		if (snprintf(line, sizeof line, "Accept: %s", *type) < (int)sizeof line)
-			more = curl_slist_append(transfer->headers, line);
+			more = transfer->lib->slist_append(transfer->headers, line);
 		if (!more)
 			return -ENOMEM;
 		transfer->headers = more;
@@ -248,23 +250,25 @@ static int set_headers(struct sm_oci_http_transfer *transfer, const char *const 
 
 void sm_oci_http_transfer_free(struct sm_oci_http_transfer *transfer)
 {
-	curl_easy_cleanup(transfer->curl);
-	curl_slist_free_all(transfer->headers);
+	transfer->lib->easy_cleanup(transfer->curl);
+	transfer->lib->slist_free_all(transfer->headers);
 	sm_buf_done(&transfer->error_body);
 	free(transfer->url);
 	free(transfer);
 }
 
-int sm_oci_http_transfer_new(const struct sm_oci_http_request *request, unsigned stall_s, const char *ca_file,
-                             struct sm_oci_http_transfer **ret, struct sm_error *err)
+int sm_oci_http_transfer_new(const struct sm_oci_curl_library *lib, const struct sm_oci_http_request *request,
+                             unsigned stall_s, const char *ca_file, struct sm_oci_http_transfer **ret,
+                             struct sm_error *err)
 {
 	struct sm_oci_http_transfer *transfer = calloc(1, sizeof *transfer);
 	if (!transfer)
 		return sm_error_sys(err, ENOMEM, "GET %.*s", sm_oci_hop_shown(request->url), request->url);
+	transfer->lib = lib;
 	transfer->ca_file = ca_file;
 	transfer->request = *request;
 	transfer->url = strdup(request->url);
-	transfer->curl = curl_easy_init();
+	transfer->curl = transfer->lib->easy_init();
 	sm_buf_init(&transfer->error_body, SM_OCI_HTTP_ERROR_BODY_MAX);
 	int code = transfer->url && transfer->curl ? set_headers(transfer, request->accept) : -ENOMEM;
 	if (code < 0)
@@ -285,14 +289,14 @@ bool sm_oci_http_transfer_is_moved(const struct sm_oci_http_transfer *transfer)
 {
 	const char *next = NULL;
 	return (!transfer->result || transfer->enough) && !transfer->request.form &&
-	       !curl_easy_getinfo(transfer->curl, CURLINFO_REDIRECT_URL, &next) && next;
+	       !transfer->lib->easy_getinfo(transfer->curl, CURLINFO_REDIRECT_URL, &next) && next;
 }
 
 void sm_oci_http_transfer_move(struct sm_oci_http_transfer *transfer)
 {
 	const char *next = NULL;
 	struct sm_error *err = &transfer->refused;
-	curl_easy_getinfo(transfer->curl, CURLINFO_REDIRECT_URL, &next);
+	transfer->lib->easy_getinfo(transfer->curl, CURLINFO_REDIRECT_URL, &next);
 	char *url = next ? strdup(next) : NULL;
 	if (url) {
 		free(transfer->url);
@@ -331,9 +335,9 @@ static int read_failure(const struct sm_oci_http_transfer *transfer, bool *ret_t
 {
 	char proxy[SM_OCI_HOST_SIZE];
 	long status = 0;
-	const char *text = transfer->message[0] ? transfer->message : curl_easy_strerror(transfer->result);
+	const char *text = transfer->message[0] ? transfer->message : transfer->lib->easy_strerror(transfer->result);
 	const char *variable = sm_oci_hop_proxy(transfer->url, proxy);
-	curl_easy_getinfo(transfer->curl, CURLINFO_HTTP_CONNECTCODE, &status);
+	transfer->lib->easy_getinfo(transfer->curl, CURLINFO_HTTP_CONNECTCODE, &status);
 	if (status_of(transfer) == 407)
 		status = 407; /* without a tunnel */
 	if (transfer->header_bytes > HEADERS_MAX)
@@ -347,7 +351,7 @@ static int read_failure(const struct sm_oci_http_transfer *transfer, bool *ret_t
 		                    "the proxy %s refuses: status %ld", variable ? proxy : "?", status);
 	}
 	*ret_transient = worth_another(transfer->result);
-	return sm_error_set(ret, error_code(transfer->curl, transfer->result), "%s", text);
+	return sm_error_set(ret, error_code(transfer), "%s", text);
 }
 
 int sm_oci_http_transfer_end(struct sm_oci_http_transfer *transfer, struct sm_oci_http_response *ret,

@@ -8,6 +8,7 @@
 struct sm_oci_http_transfer {
 	struct sm_oci_http *http; /* the pool's, with the next */
 	struct sm_oci_http_transfer *next;
+	const struct sm_oci_curl_library *lib; /* the pool's */
 	CURL *curl;
 	const char *ca_file; /* the pool's, or NULL */
 	struct curl_slist *headers;
@@ -29,9 +30,10 @@ struct sm_oci_http_transfer {
 	char message[CURL_ERROR_SIZE];
 };
 
-/* Ready to be sent; ca_file is borrowed. */
-int sm_oci_http_transfer_new(const struct sm_oci_http_request *request, unsigned stall_s, const char *ca_file,
-                             struct sm_oci_http_transfer **ret, struct sm_error *err);
+/* Ready to be sent; lib and ca_file are borrowed. */
+int sm_oci_http_transfer_new(const struct sm_oci_curl_library *lib, const struct sm_oci_http_request *request,
+                             unsigned stall_s, const char *ca_file, struct sm_oci_http_transfer **ret,
+                             struct sm_error *err);
 /* Whether a transfer with a result is to go on elsewhere; move, out of the pool, makes it ready or sets `refused`. */
 bool sm_oci_http_transfer_is_moved(const struct sm_oci_http_transfer *transfer);
 void sm_oci_http_transfer_move(struct sm_oci_http_transfer *transfer);

@@ -32,6 +32,7 @@ struct sm_pool_samples {
 struct sm_pool {
 	struct sm_snapshot *snapshot;
 	struct sm_pool_options options;
+	struct sm_mounts_wish mounts; /* what options.mounts points to */
 	int hv_fd;
 	unsigned nthreads;
 	pthread_t threads[SM_POOL_THREADS_MAX];

@@ -59,6 +59,7 @@ static void make(struct sm_pool *pool)
 	const struct sm_restore_options options = {
 		.transport = pool->options.transport,
 		.hv_fd = pool->hv_fd,
+		.mounts = &pool->mounts,
 		.identity = pool->options.identity,
 	};
 	int code = sm_restore(pool->snapshot, &options, &control, &err);
@@ -94,6 +95,9 @@ static void recycle(struct sm_pool *pool)
 	int code = sm_control_reset(control, &reset, NULL);
 	if (code >= 0)
 		code = sm_control_resume(control, NULL);
+	if (code >= 0)
+		code = sm_mounts_add(control, &pool->mounts.added, pool->options.identity.agent,
+		                     &(struct sm_agent_wait){ .timeout_ms = pool->options.identity.timeout_ms }, NULL);
 	if (code >= 0)
 		code = sm_identity_renew(control, &pool->options.identity, NULL);
 	if (code < 0)

@@ -24,6 +24,7 @@ static void pool_free(struct sm_pool *pool)
 	free(pool->returned);
 	free(pool->options.identity.hook.name);
 	free(pool->options.identity.hook.body);
+	sm_mounts_wish_done(&pool->mounts);
 	free(pool);
 }
 
@@ -70,6 +71,19 @@ static bool copy_hook(struct sm_pool *pool, const struct sm_agent_hook *hook)
 	return copy->name && copy->body;
 }
 
+static int copy_mounts(struct sm_pool *pool, const struct sm_mounts_wish *mounts, struct sm_error *err)
+{
+	pool->options.mounts = &pool->mounts;
+	if (mounts)
+		return sm_mounts_wish_copy(mounts, &pool->mounts, err);
+	return sm_source_mounts_copy(&sm_snapshot_sources(pool->snapshot)->mounts, &pool->mounts.bound, err);
+}
+
+const struct sm_mounts_wish *sm_pool_mounts(const struct sm_pool *pool)
+{
+	return &pool->mounts;
+}
+
 int sm_pool_new(struct sm_snapshot *snapshot, int hv_fd, const struct sm_pool_options *options,
                 struct sm_pool **ret_pool, struct sm_error *err)
 {
@@ -97,8 +111,10 @@ int sm_pool_new(struct sm_snapshot *snapshot, int hv_fd, const struct sm_pool_op
 	pthread_cond_init(&pool->changed, &attr);
 	pthread_condattr_destroy(&attr);
 
-	int code = 0;
-	if (!pool->ready || !pool->returned || !copy_hook(pool, &options->identity.hook))
+	int code = copy_mounts(pool, options->mounts, err);
+	if (code < 0)
+		sm_error_context(err, "pool");
+	else if (!pool->ready || !pool->returned || !copy_hook(pool, &options->identity.hook))
 		code = sm_error_set(err, ENOMEM, "pool: out of memory");
 	else if (pool->hv_fd < 0)
 		code = sm_error_sys(err, pool->hv_fd, "pool");

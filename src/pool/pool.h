@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "machine/control.h"
 #include "pool/identity.h"
+#include "pool/mounts.h"
 #include "snapshot/snapshot.h"
 
 #include <stdatomic.h>
@@ -29,6 +30,7 @@ enum sm_pool_reset {
 
 struct sm_pool_options {
 	struct sm_identity_options identity; /* of each machine, without hostname and secrets; the hook is copied */
+	const struct sm_mounts_wish *mounts; /* of each machine; copied.  NULL: the snapshot's own */
 	unsigned min, max;                   /* 0 <= min <= max <= SM_POOL_MAX, 1 <= max */
 	enum sm_control_transport transport;
 	enum sm_pool_reset reset;
@@ -66,6 +68,8 @@ void sm_pool_release(struct sm_pool *pool, struct sm_control *control);
 /* Hand out no more, wait until all have come back, and close them.  -ETIMEDOUT says how many are out; the pool stays
  * as it is then, drained: only close is left to do. */
 int sm_pool_drain(struct sm_pool *pool, int timeout_ms, int cancel_fd, struct sm_error *err);
+/* What its machines have, from the beginning. */
+const struct sm_mounts_wish *sm_pool_mounts(const struct sm_pool *pool);
 void sm_pool_stats(struct sm_pool *pool, struct sm_pool_stats *ret);
 
 #endif

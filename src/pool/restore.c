@@ -6,20 +6,40 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+/* What it was not saved with; a paused one cannot be told of it. */
+static int add_to(struct sm_control *control, const struct sm_restore_options *options, struct sm_error *err)
+{
+	const struct sm_agent_wait wait = { .timeout_ms = options->identity.timeout_ms };
+	const bool agent = options->identity.agent && !options->paused;
+	int code = 0;
+	if (options->mounts && !options->paused)
+		code = sm_mounts_add(control, &options->mounts->added, agent, &wait, err);
+	if (code >= 0 && options->volumes)
+		code = sm_volume_wishes_give(control, options->volumes, agent, &wait, err);
+	return code;
+}
+
 int sm_restore(struct sm_snapshot *snapshot, const struct sm_restore_options *options, struct sm_control **ret_control,
                struct sm_error *err)
 {
 	struct sm_control *control;
 	/* Without an agent nobody replies. */
 	bool learner = !options->paused && options->identity.agent && sm_snapshot_wants_learner(snapshot);
-	int code = sm_snapshot_restore(snapshot, options->transport, options->hv_fd, learner || options->watched,
-	                               &control, err);
+	const struct sm_snapshot_restore how = {
+		.transport = options->transport,
+		.hv_fd = options->hv_fd,
+		.watched = learner || options->watched,
+		.mounts = options->mounts ? &options->mounts->bound : NULL,
+	};
+	int code = sm_snapshot_restore(snapshot, &how, &control, err);
 	if (code < 0)
 		return code;
-	if (!options->paused) {
+	if (!options->paused)
 		code = sm_control_resume(control, err);
-		if (code >= 0)
-			code = sm_identity_renew(control, &options->identity, err);
+	if (code >= 0)
+		code = add_to(control, options, err);
+	if (code >= 0 && !options->paused) {
+		code = sm_identity_renew(control, &options->identity, err);
 		if (code >= 0 && learner)
 			sm_snapshot_replied(snapshot, control);
 	}

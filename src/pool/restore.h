@@ -3,6 +3,8 @@
 #define SM_POOL_RESTORE_H
 
 #include "pool/identity.h"
+#include "pool/mounts.h"
+#include "pool/volumes.h"
 #include "snapshot/snapshot.h"
 
 #include <stdatomic.h>
@@ -11,9 +13,11 @@
 
 struct sm_restore_options {
 	enum sm_control_transport transport;
-	int hv_fd;    /* borrowed */
-	bool paused;  /* as it was saved: without a new identity */
-	bool watched; /* for sm_snapshot_learn */
+	int hv_fd;                              /* borrowed */
+	bool paused;                            /* as it was saved: without a new identity */
+	bool watched;                           /* for sm_snapshot_learn */
+	const struct sm_mounts_wish *mounts;    /* added ones come before the identity and its hook.  NULL: as saved */
+	const struct sm_volume_wishes *volumes; /* likewise, behind slots that have nothing.  NULL: none */
 	struct sm_identity_options identity;
 };
 

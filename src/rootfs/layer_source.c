@@ -2,8 +2,6 @@
 
 #include "rootfs/gunzip.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <string.h>
 
@@ -36,14 +34,14 @@ static la_ssize_t unpack_read(struct archive *unpack, void *arg, const void **re
 	struct sm_layer_source *source = arg;
 	ssize_t got = read_packed(source, ret_data);
 	if (got < 0)
-		archive_set_error(unpack, source->err.code, "%s", source->err.message);
+		source->lib.set_error(unpack, source->err.code, "%s", source->err.message);
 	return got;
 }
 
 static int unpack_failed(struct sm_layer_source *source, const char *why)
 {
 	if (!source->err.code)
-		sm_error_set(&source->err, archive_errno(source->unpack) == ENOMEM ? ENOMEM : EBADMSG,
+		sm_error_set(&source->err, source->lib.error_number(source->unpack) == ENOMEM ? ENOMEM : EBADMSG,
 		             "decompress layer: %s", why ? why : "damaged");
 	return -source->err.code;
 }
@@ -58,15 +56,18 @@ static int unpack_open(struct sm_layer_source *source, int filter)
 		source->gunzip = sm_gunzip_new(read_packed, source);
 		return source->gunzip ? 0 : sm_error_sys(&source->err, ENOMEM, "decompress layer");
 	}
-	source->unpack = archive_read_new();
+	int code = sm_oci_archive_library_load(&source->lib, &source->err);
+	if (code < 0)
+		return code;
+	source->unpack = source->lib.read_new();
 	if (!source->unpack)
 		return sm_error_sys(&source->err, ENOMEM, "decompress layer");
-	if (archive_read_append_filter(source->unpack, filter) != ARCHIVE_OK ||
-	    archive_read_support_format_raw(source->unpack) != ARCHIVE_OK)
-		return unpack_failed(source, archive_error_string(source->unpack));
+	if (source->lib.read_append_filter(source->unpack, filter) != ARCHIVE_OK ||
+	    source->lib.read_support_format_raw(source->unpack) != ARCHIVE_OK)
+		return unpack_failed(source, source->lib.error_string(source->unpack));
 	/* Of what gives not one byte the library says that it knows no such format. */
-	if (archive_read_open(source->unpack, source, NULL, unpack_read, NULL) != ARCHIVE_OK ||
-	    archive_read_next_header(source->unpack, &entry) != ARCHIVE_OK)
+	if (source->lib.read_open(source->unpack, source, NULL, unpack_read, NULL) != ARCHIVE_OK ||
+	    source->lib.read_next_header(source->unpack, &entry) != ARCHIVE_OK)
 		return unpack_failed(source, "damaged, cut short or empty");
 	return 0;
 }
@@ -124,9 +125,10 @@ int sm_layer_source_open(struct sm_layer_source *source, const struct sm_rootfs_
 void sm_layer_source_close(struct sm_layer_source *source)
 {
 	/* After a failure free alone keeps what the filter holds. */
-	if (source->unpack)
-		archive_read_close(source->unpack);
-	archive_read_free(source->unpack);
+	if (source->unpack) {
+		source->lib.read_close(source->unpack);
+		source->lib.read_free(source->unpack);
+	}
 	source->unpack = NULL;
 	sm_gunzip_free(source->gunzip);
 	source->gunzip = NULL;
@@ -149,12 +151,12 @@ ssize_t sm_layer_source_read(struct sm_layer_source *source, const void **ret_da
 	}
 	while (source->unpack && !source->ended && !len) {
 		la_int64_t offset;
-		int status = archive_read_data_block(source->unpack, ret_data, &len, &offset);
+		int status = source->lib.read_data_block(source->unpack, ret_data, &len, &offset);
 		source->ended = status == ARCHIVE_EOF;
 		if (status == ARCHIVE_EOF)
 			len = 0;
 		else if (status != ARCHIVE_OK)
-			return unpack_failed(source, archive_error_string(source->unpack));
+			return unpack_failed(source, source->lib.error_string(source->unpack));
 	}
 	source->bytes += len;
 	if (source->bytes > source->max)

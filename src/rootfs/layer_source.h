@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/sha256.h"
+#include "oci/archive_library.h"
 #include "rootfs/layer.h"
 
 #include <stdatomic.h>
@@ -11,7 +12,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-struct archive;
 struct sm_gunzip;
 
 struct sm_layer_source {
@@ -19,7 +19,8 @@ struct sm_layer_source {
 	const atomic_bool *cancel[2];
 	struct sm_gunzip *gunzip;
 	struct archive *unpack; /* other packings; both NULL: plain */
-	bool ended;             /* nothing is left */
+	struct sm_oci_archive_library lib;
+	bool ended; /* nothing is left */
 	struct sm_sha256 *hash;
 	uint64_t bytes; /* decompressed so far */
 	uint64_t max;

@@ -3,8 +3,6 @@
 #include "rootfs/lower.h"
 #include "rootfs/xattr.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <locale.h>
 #include <string.h>
@@ -19,6 +17,7 @@ struct walk {
 	struct sm_tree *tree;
 	struct sm_erofs_data *data;
 	struct sm_rootfs_layer_stats *stats;
+	struct sm_oci_archive_library lib;
 	struct archive *tar;
 	uint64_t step_end;             /* the source's count of bytes that the step under way may not pass */
 	bool filled;                   /* zeros were given for what the last block lacks */
@@ -41,7 +40,7 @@ static la_ssize_t tar_read(struct archive *tar, void *arg, const void **ret_data
 		got = sm_error_set(&source->err, E2BIG, "the headers of one entry have more than %u bytes",
 		                   STEP_BYTES_MAX);
 	if (got < 0)
-		archive_set_error(tar, source->err.code, "%s", source->err.message);
+		walk->lib.set_error(tar, source->err.code, "%s", source->err.message);
 	return got;
 }
 
@@ -54,19 +53,19 @@ static void step(struct walk *walk)
 /* The source's own failure says more than what the tar reader made of it. */
 static int tar_failed(const struct walk *walk, struct sm_error *err)
 {
-	const char *why = archive_error_string(walk->tar);
+	const char *why = walk->lib.error_string(walk->tar);
 	if (walk->source->err.code) {
 		*err = walk->source->err;
 		return -err->code;
 	}
-	return sm_error_set(err, archive_errno(walk->tar) == ENOMEM ? ENOMEM : EBADMSG, "%s",
+	return sm_error_set(err, walk->lib.error_number(walk->tar) == ENOMEM ? ENOMEM : EBADMSG, "%s",
 	                    why ? why : "damaged tar");
 }
 
 /* Is what the reader has taken, and so many bytes more, the layer's own? */
 static int check_given(const struct walk *walk, size_t more, struct sm_error *err)
 {
-	if ((uint64_t)archive_filter_bytes(walk->tar, 0) + more <= walk->source->bytes)
+	if ((uint64_t)walk->lib.filter_bytes(walk->tar, 0) + more <= walk->source->bytes)
 		return 0;
 	return sm_error_set(err, EBADMSG, "Truncated tar archive");
 }
@@ -88,9 +87,9 @@ static int header_failed(const struct walk *walk, struct sm_error *err)
 /* Names are bytes here as they are in Linux, so the walk is in the C locale, where the library keeps what it cannot
  * convert and warns.  (In a UTF-8 locale it would compose decomposed characters: other names.)  Any other
  * warning means that something was left out. */
-static bool is_harmless(struct archive *tar)
+static bool is_harmless(const struct walk *walk)
 {
-	const char *why = archive_error_string(tar);
+	const char *why = walk->lib.error_string(walk->tar);
 	return why && strstr(why, "can't be converted");
 }
 
@@ -101,9 +100,10 @@ static int check_range(int64_t value, int64_t max, const char *what, struct sm_e
 	return 0;
 }
 
-static int take_device(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+static int take_device(const struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
+                       struct sm_error *err)
 {
-	dev_t major_number = archive_entry_rdevmajor(entry), minor_number = archive_entry_rdevminor(entry);
+	dev_t major_number = walk->lib.entry_rdevmajor(entry), minor_number = walk->lib.entry_rdevminor(entry);
 	if (S_ISCHR(attributes->mode) && major_number == 0 && minor_number == 0)
 		return sm_error_set(err, EBADMSG, "character device 0/0 is overlayfs's own mark of a whiteout");
 	if (major_number > 0xfff || minor_number > 0xfffff)
@@ -114,9 +114,10 @@ static int take_device(struct archive_entry *entry, struct sm_tree_attributes *a
 	return 0;
 }
 
-static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+static int take_symlink(const struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
+                        struct sm_error *err)
 {
-	attributes->target = archive_entry_symlink(entry);
+	attributes->target = walk->lib.entry_symlink(entry);
 	if (!attributes->target || !attributes->target[0])
 		return sm_error_set(err, EBADMSG, "symlink without a target");
 	if (strlen(attributes->target) >= SM_TREE_TARGET_MAX)
@@ -127,10 +128,11 @@ static int take_symlink(struct archive_entry *entry, struct sm_tree_attributes *
 
 /* The library gives the sign of a pax header's "-7.25" to the seconds alone: -7 and 250,000,000 ns, where what is meant
  * is -8 and 750,000,000. */
-static int take_time(struct archive_entry *entry, struct sm_tree_attributes *attributes, struct sm_error *err)
+static int take_time(const struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
+                     struct sm_error *err)
 {
-	int64_t seconds = archive_entry_mtime(entry);
-	long nanoseconds = archive_entry_mtime_nsec(entry);
+	int64_t seconds = walk->lib.entry_mtime(entry);
+	long nanoseconds = walk->lib.entry_mtime_nsec(entry);
 	int code = check_range(nanoseconds, 999999999, "nanoseconds", err);
 	if (seconds < 0 && seconds > INT64_MIN && nanoseconds > 0) {
 		seconds--;
@@ -144,29 +146,29 @@ static int take_time(struct archive_entry *entry, struct sm_tree_attributes *att
 static int take_attributes(struct walk *walk, struct archive_entry *entry, struct sm_tree_attributes *attributes,
                            struct sm_error *err)
 {
-	int64_t uid = archive_entry_uid(entry), gid = archive_entry_gid(entry);
+	int64_t uid = walk->lib.entry_uid(entry), gid = walk->lib.entry_gid(entry);
 	*attributes = (struct sm_tree_attributes){
-		.mode = archive_entry_filetype(entry) | (archive_entry_perm(entry) & 07777),
+		.mode = walk->lib.entry_filetype(entry) | (walk->lib.entry_perm(entry) & 07777),
 		.uid = (uint32_t)uid,
 		.gid = (uint32_t)gid,
 	};
 	int code = check_range(uid, UINT32_MAX - 1, "owner", err);
 	if (code == 0)
 		code = check_range(gid, UINT32_MAX - 1, "group", err);
-	if (code == 0 && archive_entry_mtime_is_set(entry)) {
-		code = take_time(entry, attributes, err);
+	if (code == 0 && walk->lib.entry_mtime_is_set(entry)) {
+		code = take_time(walk, entry, attributes, err);
 	}
 	if (code == 0 && S_ISREG(attributes->mode)) {
-		code = check_range(archive_entry_size(entry), INT64_MAX, "size", err);
-		attributes->size = (uint64_t)archive_entry_size(entry);
+		code = check_range(walk->lib.entry_size(entry), INT64_MAX, "size", err);
+		attributes->size = (uint64_t)walk->lib.entry_size(entry);
 	}
 	if (code == 0 && (S_ISCHR(attributes->mode) || S_ISBLK(attributes->mode)))
-		code = take_device(entry, attributes, err);
+		code = take_device(walk, entry, attributes, err);
 	if (code == 0 && S_ISLNK(attributes->mode))
-		code = take_symlink(entry, attributes, err);
+		code = take_symlink(walk, entry, attributes, err);
 	if (code == 0)
-		code = sm_xattr_encode(entry, &walk->tree->arena, &attributes->xattrs, &attributes->xattr_bytes,
-		                       &walk->stats->dropped_xattrs, err);
+		code = sm_xattr_encode(&walk->lib, entry, &walk->tree->arena, &attributes->xattrs,
+		                       &attributes->xattr_bytes, &walk->stats->dropped_xattrs, err);
 	return code;
 }
 
@@ -178,7 +180,7 @@ static int take_content(struct walk *walk, uint64_t size, struct sm_tree_node *n
 		size_t len;
 		la_int64_t offset;
 		step(walk);
-		int status = archive_read_data_block(walk->tar, &bytes, &len, &offset);
+		int status = walk->lib.read_data_block(walk->tar, &bytes, &len, &offset);
 		if (status == ARCHIVE_EOF)
 			break;
 		if (status != ARCHIVE_OK)
@@ -211,7 +213,7 @@ static int take_entry(struct walk *walk, struct archive_entry *entry, struct sm_
 {
 	char path[SM_TREE_PATH_MAX];
 	enum sm_tree_whiteout whiteout;
-	const char *raw = archive_entry_pathname(entry);
+	const char *raw = walk->lib.entry_pathname(entry);
 	if (!raw)
 		return sm_error_set(err, EBADMSG, "entry without a name");
 	sm_tree_path_shown(raw, walk->shown);
@@ -220,13 +222,13 @@ static int take_entry(struct walk *walk, struct archive_entry *entry, struct sm_
 		code = sm_tree_path_whiteout(path, &whiteout, err);
 	if (code < 0)
 		return code;
-	unsigned type = archive_entry_filetype(entry);
+	unsigned type = walk->lib.entry_filetype(entry);
 	/* Tars from before directories had a type of their own. */
 	if (type == AE_IFREG && raw[strlen(raw) - 1] == '/') {
 		type = AE_IFDIR;
-		archive_entry_set_filetype(entry, type);
+		walk->lib.entry_set_filetype(entry, type);
 	}
-	const char *target = archive_entry_hardlink(entry);
+	const char *target = walk->lib.entry_hardlink(entry);
 	if (whiteout == SM_TREE_IGNORED || (type == AE_IFSOCK && !target)) {
 		walk->stats->ignored++;
 		return 0;
@@ -254,10 +256,10 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 	for (;;) {
 		struct archive_entry *entry;
 		step(walk);
-		int status = archive_read_next_header(walk->tar, &entry);
+		int status = walk->lib.read_next_header(walk->tar, &entry);
 		if (status == ARCHIVE_EOF)
 			return sm_tree_settle(walk->tree, err);
-		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk->tar)))
+		if (status != ARCHIVE_OK && !(status == ARCHIVE_WARN && is_harmless(walk)))
 			return header_failed(walk, err);
 		int code = check_given(walk, 0, err);
 		if (code < 0)
@@ -268,11 +270,27 @@ static int walk_entries(struct walk *walk, uint64_t max_entries, struct sm_error
 		code = take_entry(walk, entry, err);
 		/* What nobody wanted of the content is no header. */
 		walk->step_end = UINT64_MAX;
-		if (code == 0 && archive_read_data_skip(walk->tar) != ARCHIVE_OK)
+		if (code == 0 && walk->lib.read_data_skip(walk->tar) != ARCHIVE_OK)
 			code = tar_failed(walk, err);
 		if (code < 0)
 			return code == -ECANCELED ? code : sm_error_context(err, "entry '%s'", walk->shown);
 	}
+}
+
+static int open_tar(struct walk *walk, struct sm_error *err)
+{
+	int code = sm_oci_archive_library_load(&walk->lib, err);
+	if (code < 0)
+		return code;
+	step(walk);
+	walk->tar = walk->lib.read_new();
+	if (!walk->tar)
+		return sm_error_sys(err, ENOMEM, "read tar");
+	if (walk->lib.read_support_format_tar(walk->tar) != ARCHIVE_OK ||
+	    walk->lib.read_support_format_empty(walk->tar) != ARCHIVE_OK ||
+	    walk->lib.read_open(walk->tar, walk, NULL, tar_read, NULL) != ARCHIVE_OK)
+		return header_failed(walk, err);
+	return 0;
 }
 
 /* What follows the archive's end mark belongs to the digest. */
@@ -295,21 +313,14 @@ int sm_layer_tar_read(struct sm_layer_source *source, struct sm_tree *tree, stru
 	if (!locale)
 		return sm_error_sys(err, errno, "locale C");
 	locale_t before = uselocale(locale);
-	int code = 0;
-	step(&walk);
-	walk.tar = archive_read_new();
-	if (!walk.tar)
-		code = sm_error_sys(err, ENOMEM, "read tar");
-	else if (archive_read_support_format_tar(walk.tar) != ARCHIVE_OK ||
-	         archive_read_support_format_empty(walk.tar) != ARCHIVE_OK ||
-	         archive_read_open(walk.tar, &walk, NULL, tar_read, NULL) != ARCHIVE_OK)
-		code = header_failed(&walk, err);
+	int code = open_tar(&walk, err);
 	if (code == 0)
 		code = walk_entries(&walk, max_entries, err);
 	/* After a failure free alone keeps what the reader holds. */
-	if (walk.tar)
-		archive_read_close(walk.tar);
-	archive_read_free(walk.tar);
+	if (walk.tar) {
+		walk.lib.read_close(walk.tar);
+		walk.lib.read_free(walk.tar);
+	}
 	uselocale(before);
 	freelocale(locale);
 	return code < 0 ? code : drain(source, err);

@@ -3,8 +3,6 @@
 #include "rootfs/erofs_format.h"
 #include "rootfs/tree_path.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,14 +92,14 @@ static int drop_twins(struct xattr *xattrs, size_t *count, struct sm_error *err)
 	return 0;
 }
 
-static int collect(struct archive_entry *entry, struct xattr *xattrs, size_t *ret_count, uint64_t *dropped,
-                   struct sm_error *err)
+static int collect(const struct sm_oci_archive_library *lib, struct archive_entry *entry, struct xattr *xattrs,
+                   size_t *ret_count, uint64_t *dropped, struct sm_error *err)
 {
 	const char *name;
 	const void *value;
 	size_t size;
-	archive_entry_xattr_reset(entry);
-	while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
+	lib->entry_xattr_reset(entry);
+	while (lib->entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
 		if (!name) { /* a name that the library could not decode */
 			++*dropped;
 			continue;
@@ -147,12 +145,12 @@ static int encode(struct xattr *xattrs, size_t count, struct sm_arena *arena, co
 	return 0;
 }
 
-int sm_xattr_encode(struct archive_entry *entry, struct sm_arena *arena, const void **ret_xattrs, uint32_t *ret_bytes,
-                    uint64_t *dropped, struct sm_error *err)
+int sm_xattr_encode(const struct sm_oci_archive_library *lib, struct archive_entry *entry, struct sm_arena *arena,
+                    const void **ret_xattrs, uint32_t *ret_bytes, uint64_t *dropped, struct sm_error *err)
 {
 	*ret_xattrs = NULL;
 	*ret_bytes = 0;
-	int total = archive_entry_xattr_count(entry);
+	int total = lib->entry_xattr_count(entry);
 	if (total <= 0)
 		return 0;
 	if (total > XATTRS_MAX)
@@ -161,7 +159,7 @@ int sm_xattr_encode(struct archive_entry *entry, struct sm_arena *arena, const v
 	if (!xattrs)
 		return sm_error_sys(err, ENOMEM, "extended attributes");
 	size_t count = 0;
-	int code = collect(entry, xattrs, &count, dropped, err);
+	int code = collect(lib, entry, xattrs, &count, dropped, err);
 	if (code == 0 && count > 1)
 		qsort(xattrs, count, sizeof *xattrs, compare);
 	if (code == 0)

@@ -1,6 +1,7 @@
 #include "snapshot/format.h"
 
 #include "base/path.h"
+#include "plan/volume.h"
 #include "snapshot/snapshot.h"
 
 #include <endian.h>
@@ -40,6 +41,50 @@ static void get_file(struct sm_reader *in, struct sm_format_file *file)
 	file->ctime_ns = sm_get_u64(in);
 }
 
+static void put_volumes(struct sm_buf *buf, const struct sm_format_meta *meta)
+{
+	sm_put_u32(buf, meta->nvolumes);
+	for (unsigned i = 0; i < meta->nvolumes; i++) {
+		sm_put_u32(buf, meta->volumes[i].index);
+		sm_put_u8(buf, (uint8_t)(meta->volumes[i].readonly | meta->volumes[i].as_writable << 1));
+		put_file(buf, &meta->volumes[i].file);
+	}
+}
+
+/* Each in a slot of its own, and something in each slot that has it by plan. */
+static int get_volumes(struct sm_reader *in, struct sm_format_meta *meta, struct sm_error *err)
+{
+	uint32_t count = sm_get_u32(in);
+	if (in->failed || count > SM_PLAN_SLOTS_MAX)
+		return sm_error_set(err, EBADMSG, "snapshot: %u volumes", count);
+	for (; meta->nvolumes < count; meta->nvolumes++) {
+		struct sm_format_volume *volume = &meta->volumes[meta->nvolumes];
+		volume->index = sm_get_u32(in);
+		uint8_t flags = sm_get_u8(in);
+		volume->readonly = flags & 1;
+		volume->as_writable = flags & 2;
+		get_file(in, &volume->file);
+		if (in->failed || flags > 3 || volume->file.bytes == 0 || volume->file.bytes % SM_VOLUME_SECTOR ||
+		    volume->file.bytes > INT64_MAX || (meta->nvolumes && volume->index <= volume[-1].index) ||
+		    !sm_plan_find(&meta->plan, SM_PLAN_VOLUME, volume->index))
+			return sm_error_set(err, EBADMSG, "snapshot: volume %u is malformed", meta->nvolumes);
+	}
+	return 0;
+}
+
+static int check_volumes(const struct sm_format_meta *meta, struct sm_error *err)
+{
+	for (unsigned i = 0, found = 0; i < meta->plan.nslots; i++) {
+		const struct sm_plan_slot *slot = &meta->plan.slots[i];
+		bool there =
+		    slot->kind == SM_PLAN_VOLUME && found < meta->nvolumes && meta->volumes[found].index == slot->index;
+		if (slot->kind == SM_PLAN_VOLUME && slot->backed && !there)
+			return sm_error_set(err, EBADMSG, "snapshot: nothing for volume %u", slot->index);
+		found += there;
+	}
+	return 0;
+}
+
 void sm_format_put(struct sm_buf *buf, const struct sm_format_meta *meta)
 {
 	size_t record = sm_record_begin(buf, tag_snapshot, SM_SNAPSHOT_VERSION);
@@ -55,11 +100,13 @@ void sm_format_put(struct sm_buf *buf, const struct sm_format_meta *meta)
 		sm_put_str(buf, meta->parent_sha256);
 		sm_memory_extents_put(buf, &meta->extents);
 	}
+	sm_source_mounts_put(buf, &meta->sources.mounts);
+	put_volumes(buf, meta);
 	sm_record_end(buf, record);
 }
 
 /* What version 2 has more than version 1. */
-static int get_rest(struct sm_reader *in, struct sm_format_meta *meta, struct sm_error *err)
+static int get_parent(struct sm_reader *in, struct sm_format_meta *meta, struct sm_error *err)
 {
 	sm_get_str(in, meta->host, sizeof meta->host);
 	sm_get_str(in, meta->parent, sizeof meta->parent);
@@ -76,7 +123,9 @@ int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta,
 	struct sm_reader all, in;
 	sm_reader_init(&all, data, len);
 	memset(ret_meta, 0, sizeof *ret_meta);
-	uint16_t version = sm_record_version(&all) == 1 ? 1 : SM_SNAPSHOT_VERSION;
+	uint16_t version = sm_record_version(&all);
+	if (version < 1 || version > SM_SNAPSHOT_VERSION)
+		version = SM_SNAPSHOT_VERSION;
 	int code = sm_record_open(&all, tag_snapshot, version, "snapshot", &in, err);
 	if (code < 0)
 		return code;
@@ -90,7 +139,13 @@ int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta,
 	ret_meta->ram_data_bytes = sm_get_u64(&in);
 	const void *metadata = sm_get_bytes(&in, &ret_meta->metadata_len);
 	if (version > 1)
-		code = get_rest(&in, ret_meta, err);
+		code = get_parent(&in, ret_meta, err);
+	if (version > 2 && code >= 0)
+		code = sm_source_mounts_get(&in, &ret_meta->sources.mounts, err);
+	if (code >= 0 && version > 2)
+		code = get_volumes(&in, ret_meta, err);
+	if (code >= 0 && !in.failed)
+		code = check_volumes(ret_meta, err);
 	if (code >= 0)
 		code = sm_record_close(&in, "snapshot", err);
 	if (code >= 0 && !sm_reader_at_end(&all))

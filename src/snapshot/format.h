@@ -19,9 +19,16 @@ struct sm_format_file {
 	uint64_t inode, mtime_ns, ctime_ns;
 };
 
+/* The content of a volume. */
+struct sm_format_volume {
+	unsigned index;             /* of its slot */
+	bool readonly, as_writable; /* as in plan/volume.h */
+	struct sm_format_file file;
+};
+
 struct sm_format_meta {
 	struct sm_plan plan;
-	struct sm_sources sources; /* disks only */
+	struct sm_sources sources; /* disks and mounts only */
 	struct sm_format_file ram, state;
 	uint64_t ram_data_bytes;
 	char host[256]; /* where it was made: sm_format_host */
@@ -29,14 +36,16 @@ struct sm_format_meta {
 	char parent[PATH_MAX];                 /* absolute */
 	char parent_sha256[SM_SHA256_HEX + 1]; /* of the parent's meta */
 	struct sm_memory_extents extents;      /* which RAM is its own */
-	uint8_t *metadata;                     /* owned */
+	unsigned nvolumes;
+	struct sm_format_volume volumes[SM_PLAN_SLOTS_MAX]; /* in slot order */
+	uint8_t *metadata;                                  /* owned */
 	size_t metadata_len;
 	char sha256[SM_SHA256_HEX + 1]; /* of all this, as sm_format_read found it */
 };
 
 void sm_format_meta_done(struct sm_format_meta *meta);
 
-/* get reads version 1 too, and refuses others by name. */
+/* get reads versions 1 and 2 too, and refuses others by name. */
 void sm_format_put(struct sm_buf *buf, const struct sm_format_meta *meta);
 int sm_format_get(const void *data, size_t len, struct sm_format_meta *ret_meta, struct sm_error *err);
 

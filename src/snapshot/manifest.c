@@ -82,6 +82,35 @@ static bool add_disks(cJSON *root, const struct sm_sources *sources)
 	return fine;
 }
 
+static bool add_volumes(cJSON *root, const struct sm_format_meta *meta)
+{
+	char name[24];
+	bool fine = true;
+	for (unsigned i = 0; i < meta->nvolumes && fine; i++) {
+		snprintf(name, sizeof name, "volume-%u", meta->volumes[i].index);
+		cJSON *object = cJSON_AddObjectToObject(root, name);
+		fine = cJSON_AddNumberToObject(object, "bytes", (double)meta->volumes[i].file.bytes) &&
+		       cJSON_AddBoolToObject(object, "readonly", meta->volumes[i].readonly) &&
+		       cJSON_AddStringToObject(object, "sha256", meta->volumes[i].file.sha256);
+	}
+	return fine;
+}
+
+static bool add_mounts(cJSON *root, const struct sm_source_mounts *mounts)
+{
+	cJSON *list = cJSON_AddArrayToObject(root, "mounts");
+	bool fine = list != NULL;
+	for (unsigned i = 0; i < mounts->count && fine; i++) {
+		cJSON *object = cJSON_CreateObject();
+		fine = cJSON_AddItemToArray(list, object) &&
+		       cJSON_AddStringToObject(object, "host", mounts->list[i].host) &&
+		       cJSON_AddStringToObject(object, "guest", mounts->list[i].guest) &&
+		       cJSON_AddStringToObject(object, "tag", mounts->list[i].tag) &&
+		       cJSON_AddBoolToObject(object, "readonly", mounts->list[i].options.readonly);
+	}
+	return fine;
+}
+
 /* Image, kernel and labels are in there, where the caller has put them. */
 static bool add_metadata(cJSON *root, const struct sm_format_meta *meta)
 {
@@ -103,7 +132,8 @@ int sm_format_manifest(const struct sm_format_meta *meta, char **ret_text, struc
 	            cJSON_AddStringToObject(root, "created", created) &&
 	            cJSON_AddStringToObject(root, "host", meta->host) && add_plan(root, &meta->plan) &&
 	            add_file(root, "ram", &meta->ram, meta->ram_data_bytes) &&
-	            add_file(root, "state", &meta->state, meta->state.bytes) && add_disks(root, &meta->sources) &&
+	            add_file(root, "state", &meta->state, meta->state.bytes) && add_volumes(root, meta) &&
+	            add_disks(root, &meta->sources) && add_mounts(root, &meta->sources.mounts) &&
 	            add_parent(root, meta) && add_metadata(root, meta);
 	*ret_text = fine ? cJSON_Print(root) : NULL;
 	return *ret_text ? 0 : sm_error_set(err, ENOMEM, "manifest.json: out of memory");

@@ -2,6 +2,7 @@
 #include "base/path.h"
 #include "oci/store_lock.h"
 #include "snapshot/inside.h"
+#include "snapshot/volumes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +21,8 @@ static int open_plain(const char *folder, const char *name, struct sm_error *err
 
 /* One of a folder's files, checked.  A sealed copy is what is checked then, and never the file, which may yet change.
  */
-static int open_file(const char *folder, const char *name, const struct sm_format_file *expected,
-                     const struct sm_snapshot_open *how, struct sm_error *err)
+int sm_snapshot_open_file(const char *folder, const char *name, const struct sm_format_file *expected,
+                          const struct sm_snapshot_open *how, struct sm_error *err)
 {
 	int fd SM_FD_CLEANUP = open_plain(folder, name, err);
 	if (fd < 0)
@@ -67,7 +68,7 @@ static int open_ram(struct sm_snapshot *snapshot, const struct sm_format_meta *m
 {
 	if (snapshot->nfiles == SM_MEMORY_FILES_MAX)
 		return sm_error_set(err, E2BIG, "more than %u snapshots lean on each other", SM_MEMORY_FILES_MAX);
-	int fd = open_file(folder, "ram", &meta->ram, how, err);
+	int fd = sm_snapshot_open_file(folder, "ram", &meta->ram, how, err);
 	if (fd < 0)
 		return fd;
 	snapshot->files[snapshot->nfiles++] = fd;
@@ -84,9 +85,11 @@ static int open_all(struct sm_snapshot *snapshot, const struct sm_snapshot_open 
 		code = open_ram(snapshot, &snapshot->meta, snapshot->path, how, err);
 	if (code < 0)
 		return code;
-	code = snapshot->state_fd = open_file(snapshot->path, "state", &snapshot->meta.state, how, err);
+	code = snapshot->state_fd = sm_snapshot_open_file(snapshot->path, "state", &snapshot->meta.state, how, err);
 	if (code >= 0)
-		code = sm_sources_open(&snapshot->meta.sources, &snapshot->opened, err);
+		code = sm_sources_open_disks(&snapshot->meta.sources, &snapshot->opened, err);
+	if (code >= 0)
+		code = sm_snapshot_volumes_open(snapshot, how, err);
 	if (code >= 0)
 		sm_working_set_open(snapshot, how);
 	return code;
@@ -124,6 +127,7 @@ void sm_snapshot_unref(struct sm_snapshot *snapshot)
 		return;
 	sm_working_set_close(snapshot);
 	sm_opened_done(&snapshot->opened);
+	sm_snapshot_volumes_close(snapshot);
 	sm_memory_source_done(&snapshot->ram);
 	while (snapshot->nfiles > 0)
 		sm_fd_close(&snapshot->files[--snapshot->nfiles]);
@@ -163,23 +167,44 @@ uint64_t sm_snapshot_ram_bytes(const struct sm_snapshot *snapshot)
 	return snapshot->meta.ram_data_bytes;
 }
 
-int sm_snapshot_restore(struct sm_snapshot *snapshot, enum sm_control_transport transport, int hv_fd, bool watched,
+int sm_snapshot_restore(struct sm_snapshot *snapshot, const struct sm_snapshot_restore *how,
                         struct sm_control **ret_control, struct sm_error *err)
 {
+	/* Each restore finds the folders that are there now. */
+	struct sm_opened mounts = { .kernel_fd = -1, .initrd_fd = -1 };
+	int code = sm_sources_open_mounts(how->mounts ? how->mounts : &snapshot->meta.sources.mounts, &mounts, err);
+	if (code < 0) {
+		sm_opened_done(&mounts);
+		return sm_error_context(err, "snapshot %s", snapshot->path);
+	}
 	struct sm_memory_source ram = snapshot->ram; /* borrowed */
-	ram.watched = watched;
+	ram.watched = how->watched;
+	if (snapshot->working_set.wanted)
+		ram.written = snapshot->working_set.touched.written;
+	struct sm_volume volumes[SM_PLAN_SLOTS_MAX];
+	code = sm_snapshot_volumes_build(snapshot, volumes, err);
+	if (code < 0) {
+		sm_opened_done(&mounts);
+		return sm_error_context(err, "snapshot %s", snapshot->path);
+	}
 	sm_working_set_prefetch(snapshot);
 	const struct sm_control_build build = {
 		.plan = &snapshot->meta.plan,
-		.hv_fd = hv_fd,
+		.hv_fd = how->hv_fd,
 		.kernel_fd = -1,
 		.initrd_fd = -1,
 		.state_fd = snapshot->state_fd,
 		.ram = &ram,
 		.ndisks = snapshot->opened.ndisks,
 		.disks = snapshot->opened.disks,
+		.nvolumes = snapshot->nvolumes,
+		.volumes = volumes,
+		.nmounts = mounts.nmounts,
+		.mounts = mounts.mounts,
 	};
-	int code = sm_control_open(transport, &build, ret_control, err);
+	code = sm_control_open(how->transport, &build, ret_control, err);
+	sm_opened_done(&mounts);
+	sm_snapshot_volumes_done(volumes, snapshot->nvolumes);
 	if (code >= 0)
 		return 0;
 	char here[sizeof snapshot->meta.host];

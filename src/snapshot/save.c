@@ -3,8 +3,8 @@
 #include "base/time.h"
 #include "snapshot/inside.h"
 #include "snapshot/stores.h"
+#include "snapshot/volumes.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 
 #define TEMPORARY ".tmp."
 
-static int create(const char *folder, const char *name, mode_t mode, struct sm_error *err)
+int sm_snapshot_create(const char *folder, const char *name, mode_t mode, struct sm_error *err)
 {
 	char path[PATH_MAX];
 	int code = sm_path_format(path, err, "%s/%s", folder, name);
@@ -42,7 +42,7 @@ static int finish_file(int fd, struct sm_format_file *file, uint64_t *hash_us, u
 
 static int write_file(const char *folder, const char *name, const void *data, size_t len, struct sm_error *err)
 {
-	int fd SM_FD_CLEANUP = create(folder, name, 0644, err);
+	int fd SM_FD_CLEANUP = sm_snapshot_create(folder, name, 0644, err);
 	if (fd < 0)
 		return fd;
 	int code = sm_fd_write_full(fd, data, len);
@@ -68,57 +68,49 @@ static int write_meta(const char *folder, const struct sm_format_meta *meta, str
 	return write_file(folder, "meta", buf.data, buf.len, err);
 }
 
-static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *folder,
-                     struct sm_snapshot_times *times, struct sm_error *err)
+static int finish_all(int ram_fd, int state_fd, const int *volume_fds, struct sm_format_meta *meta,
+                      struct sm_snapshot_times *times, struct sm_error *err)
 {
-	/* Nobody writes to them any more but through these descriptors. */
-	int ram_fd SM_FD_CLEANUP = create(folder, "ram", 0400, err);
-	if (ram_fd < 0)
-		return ram_fd;
-	int state_fd SM_FD_CLEANUP = create(folder, "state", 0400, err);
-	if (state_fd < 0)
-		return state_fd;
-
-	uint64_t start = sm_time_us();
-	int code = fill(arg, ram_fd, state_fd, meta, err);
-	if (code < 0)
-		return code;
-	times->capture_us = sm_time_us() - start;
-	times->ram_bytes = meta->ram_data_bytes;
-
-	code = finish_file(ram_fd, &meta->ram, &times->hash_us, &times->sync_us, err);
+	int code = finish_file(ram_fd, &meta->ram, &times->hash_us, &times->sync_us, err);
 	if (code < 0)
 		return sm_error_context(err, "ram");
 	code = finish_file(state_fd, &meta->state, &times->hash_us, &times->sync_us, err);
 	if (code < 0)
 		return sm_error_context(err, "state");
-	code = write_meta(folder, meta, err);
-	return code < 0 ? code : sm_path_sync_dir(folder, err);
+	for (unsigned i = 0; i < meta->nvolumes; i++) {
+		struct sm_format_volume *volume = &meta->volumes[i];
+		if (finish_file(volume_fds[i], &volume->file, &times->hash_us, &times->sync_us, err) < 0)
+			return sm_error_context(err, "volume %u", volume->index);
+	}
+	return 0;
 }
 
-/* What saves of `path` that were killed have left: folders that nobody holds. */
-static void remove_leftovers(const char *path)
+static int write_all(struct sm_format_meta *meta, sm_snapshot_fill fill, void *arg, const char *folder,
+                     struct sm_snapshot_times *times, struct sm_error *err)
 {
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	char folder[PATH_MAX], left[PATH_MAX];
-	if (sm_path_format(folder, NULL, "%.*s", slash ? (int)(slash - path) + 1 : 2, slash ? path : "./") < 0)
-		return;
-	DIR *dir = opendir(folder);
-	if (!dir)
-		return;
-	size_t len = strlen(name);
-	for (const struct dirent *entry; (entry = readdir(dir));) {
-		const char *tail = entry->d_name + len;
-		if (strncmp(entry->d_name, name, len) || strncmp(tail, TEMPORARY, strlen(TEMPORARY)) ||
-		    strlen(tail) != strlen(TEMPORARY "XXXXXX"))
-			continue;
-		int fd SM_FD_CLEANUP =
-		    openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
-		    sm_path_format(left, NULL, "%s%s", folder, entry->d_name) >= 0)
-			sm_path_remove_tree(left, NULL);
-	}
-	closedir(dir);
+	/* Nobody writes to them any more but through these descriptors. */
+	int volume_fds[SM_PLAN_SLOTS_MAX];
+	int ram_fd SM_FD_CLEANUP = sm_snapshot_create(folder, "ram", 0400, err);
+	if (ram_fd < 0)
+		return ram_fd;
+	int state_fd SM_FD_CLEANUP = sm_snapshot_create(folder, "state", 0400, err);
+	if (state_fd < 0)
+		return state_fd;
+
+	int code = sm_snapshot_volumes_create(meta, folder, volume_fds, err);
+	uint64_t start = sm_time_us();
+	if (code >= 0)
+		code = fill(arg, ram_fd, state_fd, volume_fds, meta, err);
+	times->capture_us = sm_time_us() - start;
+	times->ram_bytes = meta->ram_data_bytes;
+	if (code >= 0)
+		code = finish_all(ram_fd, state_fd, volume_fds, meta, times, err);
+	for (unsigned i = 0; i < meta->nvolumes; i++)
+		sm_fd_close(&volume_fds[i]);
+	if (code < 0)
+		return code;
+	code = write_meta(folder, meta, err);
+	return code < 0 ? code : sm_path_sync_dir(folder, err);
 }
 
 /* A new folder, held: it is nobody else's leftover while *ret_fd is open. */
@@ -153,7 +145,7 @@ int sm_snapshot_publish(struct sm_format_meta *meta, sm_snapshot_fill fill, void
 	struct sm_snapshot_times times = { 0 };
 	char temporary[PATH_MAX];
 	int held SM_FD_CLEANUP = -1;
-	remove_leftovers(path);
+	sm_path_remove_leftovers(path, TEMPORARY, true);
 	int code = make_temporary(path, temporary, &held, err);
 	if (code < 0)
 		return code;
@@ -196,15 +188,31 @@ static int check_parent(const struct sm_snapshot *parent, struct sm_error *err)
 	return code < 0 ? sm_error_context(err, "parent %s", parent->absolute) : 0;
 }
 
+/* One that was put behind a slot, and then could not be mounted, is known to the machine alone. */
+static int check_mounts(const struct sm_plan *plan, const struct sm_sources *sources, struct sm_error *err)
+{
+	unsigned backed = 0;
+	for (unsigned i = 0; i < plan->nslots; i++)
+		backed += plan->slots[i].kind == SM_PLAN_FS && plan->slots[i].backed;
+	if (backed == sources->mounts.count)
+		return 0;
+	return sm_error_set(err, EBUSY, "the machine has %u mounts, of which %u could be made: it cannot be saved",
+	                    backed, sources->mounts.count);
+}
+
 struct capture {
 	struct sm_control *control;
 	struct sm_control_captured result;
 };
 
-static int capture_fill(void *arg, int ram_fd, int state_fd, struct sm_format_meta *meta, struct sm_error *err)
+static int capture_fill(void *arg, int ram_fd, int state_fd, const int *volume_fds, struct sm_format_meta *meta,
+                        struct sm_error *err)
 {
 	struct capture *capture = arg;
-	int code = sm_control_capture(capture->control, ram_fd, state_fd, &capture->result,
+	struct sm_control_volume volumes[SM_PLAN_SLOTS_MAX];
+	for (unsigned i = 0; i < meta->nvolumes; i++)
+		volumes[i] = (struct sm_control_volume){ meta->volumes[i].index, volume_fds[i] };
+	int code = sm_control_capture(capture->control, ram_fd, state_fd, volumes, meta->nvolumes, &capture->result,
 	                              meta->parent[0] ? &meta->extents : NULL, err);
 	meta->ram_data_bytes = capture->result.ram_bytes;
 	return code;
@@ -222,11 +230,15 @@ int sm_snapshot_save(struct sm_control *control, const struct sm_sources *source
 	int code = stores && meta ? 0 : sm_error_set(err, ENOMEM, "out of memory");
 	if (code == 0)
 		code = sm_snapshot_stores_begin(sources, path, stores, err);
+	if (code >= 0)
+		code = check_mounts(sm_control_plan(control), sources, err);
 	if (code >= 0 && parent) {
 		code = check_parent(parent, err);
 		memcpy(meta->parent, parent->absolute, sizeof meta->parent);
 		memcpy(meta->parent_sha256, parent->meta.sha256, sizeof meta->parent_sha256);
 	}
+	if (code >= 0)
+		code = sm_snapshot_volumes_list(control, meta, err);
 	if (code < 0) {
 		sm_error_context(err, "snapshot %s", path);
 	} else {
@@ -240,6 +252,7 @@ int sm_snapshot_save(struct sm_control *control, const struct sm_sources *source
 		sm_memory_extents_done(&meta->extents);
 		if (code >= 0 && ret_times) {
 			ret_times->pause_us = capture.result.pause_us;
+			ret_times->volumes_us = capture.result.volumes_us;
 			ret_times->written_bytes = capture.result.written_bytes;
 			ret_times->rounds = capture.result.rounds;
 		}

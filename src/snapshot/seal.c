@@ -1,10 +1,10 @@
 /* A file's content in memory, sealed.  Source: memfd_create(2), fcntl(2), "File Sealing". */
 #include "base/fd.h"
+#include "base/sparse.h"
 #include "snapshot/inside.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,16 +12,11 @@
 
 static int copy_sealed(int from, int to, uint64_t bytes)
 {
-	uint8_t *chunk = malloc(SM_SNAPSHOT_CHUNK);
-	if (!chunk)
-		return -ENOMEM;
-	uint64_t copied = 0;
 	int code = ftruncate(to, (off_t)bytes) < 0 ? -errno : 0;
 	if (code == 0)
-		code = sm_snapshot_copy_data(from, to, 0, bytes, chunk, &copied);
+		code = sm_sparse_copy(from, to, 0, bytes, NULL);
 	if (code == 0 && fcntl(to, F_ADD_SEALS, SEALS) < 0)
 		code = -errno;
-	free(chunk);
 	return code;
 }
 

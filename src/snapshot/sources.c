@@ -71,6 +71,12 @@ int sm_sources_copy_disks(const struct sm_sources *from, struct sm_sources *to, 
 	return 0;
 }
 
+int sm_sources_copy(const struct sm_sources *from, struct sm_sources *to, struct sm_error *err)
+{
+	int code = sm_sources_copy_disks(from, to, err);
+	return code < 0 ? code : sm_source_mounts_copy(&from->mounts, &to->mounts, err);
+}
+
 void sm_sources_done(struct sm_sources *sources)
 {
 	free(sources->kernel);
@@ -80,6 +86,7 @@ void sm_sources_done(struct sm_sources *sources)
 			free(sources->disks[i].paths[j]);
 		free(sources->disks[i].paths);
 	}
+	sm_source_mounts_done(&sources->mounts);
 	memset(sources, 0, sizeof *sources);
 }
 
@@ -210,7 +217,7 @@ static int open_plain(const struct sm_source_disk *disk, struct opened_disk *ope
 	return 0;
 }
 
-int sm_sources_open(const struct sm_sources *sources, struct sm_opened *ret_opened, struct sm_error *err)
+int sm_sources_open_disks(const struct sm_sources *sources, struct sm_opened *ret_opened, struct sm_error *err)
 {
 	uint64_t bytes;
 	int code = 0;
@@ -239,6 +246,32 @@ int sm_sources_open(const struct sm_sources *sources, struct sm_opened *ret_open
 	return code < 0 ? code : 0;
 }
 
+int sm_sources_open_mounts(const struct sm_source_mounts *mounts, struct sm_opened *opened, struct sm_error *err)
+{
+	if (mounts->count == 0)
+		return 0;
+	opened->mounts = calloc(mounts->count, sizeof *opened->mounts);
+	if (!opened->mounts)
+		return sm_error_set(err, ENOMEM, "mounts: out of memory");
+	for (; opened->nmounts < mounts->count; opened->nmounts++) {
+		int code = sm_source_mount_open(&mounts->list[opened->nmounts], &opened->mounts[opened->nmounts], err);
+		if (code < 0)
+			return code;
+	}
+	return 0;
+}
+
+int sm_sources_open(const struct sm_sources *sources, struct sm_opened *ret_opened, struct sm_error *err)
+{
+	int code = sm_sources_open_disks(sources, ret_opened, err);
+	if (code < 0)
+		return code;
+	code = sm_sources_open_mounts(&sources->mounts, ret_opened, err);
+	if (code < 0)
+		sm_opened_done(ret_opened);
+	return code;
+}
+
 void sm_opened_done(struct sm_opened *opened)
 {
 	sm_fd_close(&opened->kernel_fd);
@@ -251,6 +284,11 @@ void sm_opened_done(struct sm_opened *opened)
 		free(disk);
 	}
 	opened->ndisks = 0;
+	for (unsigned i = 0; i < opened->nmounts; i++)
+		sm_fd_close(&opened->mounts[i].root_fd);
+	free(opened->mounts);
+	opened->mounts = NULL;
+	opened->nmounts = 0;
 }
 
 int sm_sources_open_hv(const char *path, struct sm_error *err)

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "plan/disk.h"
 #include "plan/plan.h"
+#include "snapshot/mounts.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,6 +26,7 @@ struct sm_sources {
 	char *initrd; /* owned; NULL: none */
 	unsigned ndisks;
 	struct sm_source_disk disks[SM_SOURCES_DISKS_MAX];
+	struct sm_source_mounts mounts;
 };
 
 /* Each copies its path(s) and makes them absolute. */
@@ -32,8 +34,9 @@ int sm_sources_set_kernel(struct sm_sources *sources, const char *path, struct s
 int sm_sources_set_initrd(struct sm_sources *sources, const char *path, struct sm_error *err);
 int sm_sources_add_disk(struct sm_sources *sources, bool composite, char *const *paths, unsigned npaths,
                         struct sm_error *err);
-/* Append from's disks to to's. */
+/* Append from's disks to to's; its mounts, too. */
 int sm_sources_copy_disks(const struct sm_sources *from, struct sm_sources *to, struct sm_error *err);
+int sm_sources_copy(const struct sm_sources *from, struct sm_sources *to, struct sm_error *err);
 void sm_sources_done(struct sm_sources *sources);
 
 /* The disks as a record (kernel and initramfs are in RAM by the time of a snapshot). */
@@ -46,7 +49,12 @@ struct sm_opened {
 	unsigned ndisks;
 	struct sm_disk disks[SM_SOURCES_DISKS_MAX];
 	void *owned[SM_SOURCES_DISKS_MAX];
+	unsigned nmounts;
+	struct sm_mount *mounts; /* of a snapshot: none, they are opened anew by each restore */
 };
+/* Strings are borrowed from the sources.  open: all of it. */
+int sm_sources_open_mounts(const struct sm_source_mounts *mounts, struct sm_opened *opened, struct sm_error *err);
+int sm_sources_open_disks(const struct sm_sources *sources, struct sm_opened *ret_opened, struct sm_error *err);
 int sm_sources_open(const struct sm_sources *sources, struct sm_opened *ret_opened, struct sm_error *err);
 void sm_opened_done(struct sm_opened *opened);
 

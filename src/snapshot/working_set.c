@@ -1,4 +1,5 @@
-/* FOLDER/working-set: one record, tied to the folder's meta by its hash, with extents of RAM. */
+/* FOLDER/working-set: one record, tied to the folder's meta by its hash, with extents of RAM: all, and those that were
+ * written to. */
 #include "base/fd.h"
 #include "base/path.h"
 #include "base/thread.h"
@@ -9,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VERSION  1
-#define FILE_MAX (64u << 10) /* SM_MEMORY_PIECES_MAX extents are 16 KiB */
+#define VERSION  2
+#define FILE_MAX (64u << 10) /* twice SM_MEMORY_PIECES_MAX extents are 32 KiB */
 /* One call reads no more than the device's read-ahead, 128 KiB unless somebody has changed it. */
 #define READ_AHEAD (128u << 10)
 
@@ -32,7 +33,7 @@ static int get(struct sm_snapshot *snapshot, const char *data, size_t len, struc
 		return sm_error_set(err, EBADMSG, "it is of the snapshot with meta %s, this one's is %s", sha256,
 		                    snapshot->meta.sha256);
 	const uint64_t ram_bytes = snapshot->meta.plan.memory_mib * SM_MIB;
-	code = sm_memory_extents_get(&record, ram_bytes, &snapshot->working_set.extents, err);
+	code = sm_memory_touched_get(&record, ram_bytes, &snapshot->working_set.touched, err);
 	if (code >= 0)
 		code = sm_record_close(&record, file_name, err);
 	if (code >= 0)
@@ -51,19 +52,19 @@ static int read_set(struct sm_snapshot *snapshot, struct sm_error *err)
 		return code;
 	code = get(snapshot, data, len, err);
 	if (code < 0)
-		sm_memory_extents_done(&snapshot->working_set.extents);
+		sm_memory_touched_done(&snapshot->working_set.touched);
 	free(data);
 	return code;
 }
 
 /* Of two that write at once either's is whole, and as good. */
-static int write_set(const struct sm_snapshot *snapshot, const struct sm_memory_extents *extents, struct sm_error *err)
+static int write_set(const struct sm_snapshot *snapshot, const struct sm_memory_touched *touched, struct sm_error *err)
 {
 	struct sm_buf buf SM_BUF_CLEANUP;
 	sm_buf_init(&buf, FILE_MAX);
 	size_t record = sm_record_begin(&buf, tag_working_set, VERSION);
 	sm_put_str(&buf, snapshot->meta.sha256);
-	sm_memory_extents_put(&buf, extents);
+	sm_memory_touched_put(&buf, touched);
 	sm_record_end(&buf, record);
 	if (sm_buf_failed(&buf))
 		return sm_error_sys(err, buf.failed, "%s", file_name);
@@ -95,8 +96,8 @@ static void *read_ahead(void *arg)
 {
 	struct sm_snapshot *snapshot = arg;
 	const struct sm_working_set *set = &snapshot->working_set;
-	for (size_t i = 0; i < set->extents.count; i++) {
-		const struct sm_memory_extent *extent = &set->extents.list[i];
+	for (size_t i = 0; i < set->touched.all.count; i++) {
+		const struct sm_memory_extent *extent = &set->touched.all.list[i];
 		const uint64_t last = extent->offset + extent->bytes;
 		for (uint64_t at = extent->offset, end; at < last && !atomic_load(&set->cancel); at = end) {
 			end = last - at < READ_AHEAD ? last : at + READ_AHEAD;
@@ -134,21 +135,21 @@ void sm_working_set_close(struct sm_snapshot *snapshot)
 	atomic_store(&set->cancel, true);
 	if (set->started)
 		pthread_join(set->thread, NULL);
-	sm_memory_extents_done(&set->extents);
-	sm_memory_extents_done(&set->learned);
+	sm_memory_touched_done(&set->touched);
+	sm_memory_touched_done(&set->learned);
 }
 
 void sm_working_set_prefetch(struct sm_snapshot *snapshot)
 {
 	struct sm_working_set *set = &snapshot->working_set;
-	if (set->wanted && set->extents.count && !atomic_exchange(&set->begun, true))
+	if (set->wanted && set->touched.all.count && !atomic_exchange(&set->begun, true))
 		start(snapshot, "prefetch", read_ahead);
 }
 
 bool sm_snapshot_wants_learner(struct sm_snapshot *snapshot)
 {
 	struct sm_working_set *set = &snapshot->working_set;
-	return set->wanted && !set->extents.count && !atomic_exchange(&set->begun, true);
+	return set->wanted && !set->touched.all.count && !atomic_exchange(&set->begun, true);
 }
 
 void sm_snapshot_replied(struct sm_snapshot *snapshot, struct sm_control *control)
@@ -160,19 +161,19 @@ void sm_snapshot_replied(struct sm_snapshot *snapshot, struct sm_control *contro
 
 int sm_snapshot_learn(struct sm_snapshot *snapshot, struct sm_control *control, struct sm_error *err)
 {
-	struct sm_memory_extents extents;
-	int code = sm_control_touched(control, &extents, err);
+	struct sm_memory_touched touched;
+	int code = sm_control_touched(control, &touched, err);
 	if (code >= 0) {
-		code = write_set(snapshot, &extents, err);
-		sm_memory_extents_done(&extents);
+		code = write_set(snapshot, &touched, err);
+		sm_memory_touched_done(&touched);
 	}
 	return code < 0 ? sm_error_context(err, "working set of snapshot %s", snapshot->path) : 0;
 }
 
-int sm_snapshot_working_set(const struct sm_snapshot *snapshot, const struct sm_memory_extents **ret_extents,
+int sm_snapshot_working_set(const struct sm_snapshot *snapshot, const struct sm_memory_touched **ret,
                             struct sm_error *err)
 {
 	const struct sm_working_set *set = &snapshot->working_set;
-	*ret_extents = &set->extents;
+	*ret = &set->touched;
 	return set->why_not.code ? sm_error_pass(err, &set->why_not, "working set of snapshot %s", snapshot->path) : 0;
 }

@@ -1,30 +1,15 @@
 /* A read-only block device (virtio 1.2, 5.2) over a list of segments. */
-#include "virtio/device.h"
-
 #include "base/fd.h"
+#include "virtio/blk_request.h"
+#include "virtio/device.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
 
-#define DEVICE_ID   2u
-#define SECTOR      512u
-#define HEADER      16u
-#define SERIAL      20u
-#define SEG_MAX     126u         /* data segments of a request: with header and status they fit the queue */
-#define SIZE_MAX_   (256u << 10) /* bytes of a segment; both together bound a request */
-#define BATCH       64u          /* requests a wake-up */
-#define BATCH_BYTES (4u << 20)   /* likewise, looked at between requests */
-
-#define F_SIZE_MAX (UINT64_C(1) << 1)
-#define F_SEG_MAX  (UINT64_C(1) << 2)
-#define F_RO       (UINT64_C(1) << 5)
-#define F_BLK_SIZE (UINT64_C(1) << 6)
-#define F_FLUSH    (UINT64_C(1) << 9)
-
-enum { TYPE_IN = 0, TYPE_FLUSH = 4, TYPE_GET_ID = 8 };
-enum { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPPORTED = 2 };
+#define BATCH       64u        /* requests a wake-up */
+#define BATCH_BYTES (4u << 20) /* likewise, looked at between requests */
 
 struct blk {
 	struct sm_virtio base;
@@ -41,50 +26,12 @@ static struct blk *blk_of(struct sm_virtio *device)
 
 static void blk_config(struct sm_virtio *device, uint8_t config[SM_VIRTIO_CONFIG_MAX])
 {
-	const uint64_t capacity = blk_of(device)->bytes / SECTOR;
-	const uint32_t size_max = SIZE_MAX_, seg_max = SEG_MAX, blk_size = SECTOR;
+	const uint64_t capacity = blk_of(device)->bytes / SM_BLK_SECTOR;
+	const uint32_t size_max = SM_BLK_SIZE_MAX, seg_max = SM_BLK_SEG_MAX, blk_size = SM_BLK_SECTOR;
 	memcpy(config, &capacity, 8);
 	memcpy(config + 8, &size_max, 4);
 	memcpy(config + 12, &seg_max, 4);
 	memcpy(config + 20, &blk_size, 4);
-}
-
-/* Read a whole run of one file into an iovec, which is used up. */
-static int read_file(int fd, struct iovec *iov, unsigned count, uint64_t offset)
-{
-	while (count) {
-		ssize_t got = preadv(fd, iov, (int)count, (off_t)offset);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			return -ENODATA; /* shorter than it was when the machine was built */
-		offset += (uint64_t)got;
-		size_t left = (size_t)got;
-		while (count && left >= iov->iov_len) {
-			left -= iov->iov_len;
-			iov++;
-			count--;
-		}
-		if (count) {
-			iov->iov_base = (uint8_t *)iov->iov_base + left;
-			iov->iov_len -= left;
-		}
-	}
-	return 0;
-}
-
-static void copy_memory(const struct iovec *iov, unsigned count, const uint8_t *memory)
-{
-	for (unsigned i = 0; i < count; i++) {
-		if (memory) {
-			memcpy(iov[i].iov_base, memory, iov[i].iov_len);
-			memory += iov[i].iov_len;
-		} else {
-			memset(iov[i].iov_base, 0, iov[i].iov_len);
-		}
-	}
 }
 
 /* The first segment that ends after `offset`, or nsegments. */
@@ -113,20 +60,24 @@ static int blk_read(struct blk *blk, const struct sm_chain *chain, uint64_t offs
 		if (!segment || at < segment->offset) { /* a gap */
 			if (segment && take > segment->offset - at)
 				take = segment->offset - at;
-			copy_memory(iov, sm_chain_slice(chain, true, done, take, iov), NULL);
+			if (sm_chain_zero(chain, done, take) != take)
+				return -EFAULT;
 			done += take;
 			continue;
 		}
 		uint64_t within = at - segment->offset;
 		if (take > segment->length - within)
 			take = segment->length - within;
-		unsigned count = sm_chain_slice(chain, true, done, take, iov);
 		if (segment->fd >= 0) {
-			int code = read_file(segment->fd, iov, count, segment->fd_offset + within);
+			unsigned count = sm_chain_slice(chain, true, done, take, iov);
+			int code = sm_blk_pread(segment->fd, iov, count, segment->fd_offset + within);
 			if (code < 0)
 				return code;
 		} else {
-			copy_memory(iov, count, segment->memory ? (const uint8_t *)segment->memory + within : NULL);
+			const uint8_t *memory = segment->memory;
+			if ((memory ? sm_chain_write(chain, done, memory + within, take)
+			            : sm_chain_zero(chain, done, take)) != take)
+				return -EFAULT;
 		}
 		done += take;
 		index++;
@@ -134,53 +85,26 @@ static int blk_read(struct blk *blk, const struct sm_chain *chain, uint64_t offs
 	return 0;
 }
 
-static bool too_large(const struct sm_chain *chain)
-{
-	if (chain->nwrite > SEG_MAX + 1)
-		return true;
-	for (unsigned i = 0; i < chain->nwrite; i++)
-		if (chain->iov[chain->nread + i].iov_len > SIZE_MAX_)
-			return true;
-	return false;
-}
-
 /* Serve one request whose last writable byte takes the status.  *ret_data: bytes written before it. */
 static uint8_t serve(struct blk *blk, const struct sm_chain *chain, uint64_t *ret_data)
 {
-	struct {
-		uint32_t type, reserved;
-		uint64_t sector;
-	} header;
-	_Static_assert(sizeof header == HEADER, "virtio_blk_req");
-	const uint64_t room = chain->write_bytes - 1;
+	struct sm_blk_request request;
+	uint8_t status = sm_blk_parse(chain, blk->bytes, &request);
 	*ret_data = 0;
-	if (sm_chain_read(chain, 0, &header, sizeof header) != sizeof header)
-		return STATUS_IOERR;
-	switch (header.type) {
-	case TYPE_IN:
-		if (room % SECTOR || too_large(chain))
-			return STATUS_IOERR;
-		if (header.sector > blk->bytes / SECTOR || room > blk->bytes - header.sector * SECTOR)
-			return STATUS_IOERR;
-		if (blk_read(blk, chain, header.sector * SECTOR, room) < 0)
-			return STATUS_IOERR;
-		*ret_data = room;
-		return STATUS_OK;
-	case TYPE_FLUSH:
-		return STATUS_OK; /* nothing is ever dirty */
-	case TYPE_GET_ID: {
-		static const char serial[SERIAL] = "supermachine";
-		if (room < sizeof serial)
-			return STATUS_IOERR;
-		*ret_data = sm_chain_write(chain, 0, serial, sizeof serial);
-		return STATUS_OK;
-	}
-	case 1: /* OUT, and discard and write zeroes, which change the disk: 5.2.6.2 */
-	case 11:
-	case 13:
-		return STATUS_IOERR;
+	if (status != SM_BLK_OK)
+		return status;
+	switch (request.type) {
+	case SM_BLK_IN:
+		if (blk_read(blk, chain, request.offset, request.bytes) < 0)
+			return SM_BLK_IOERR;
+		*ret_data = request.bytes;
+		return SM_BLK_OK;
+	case SM_BLK_FLUSH:
+		return SM_BLK_OK; /* nothing is ever dirty */
+	case SM_BLK_GET_ID:
+		return sm_blk_serve_id(chain, "supermachine", ret_data);
 	default:
-		return STATUS_UNSUPPORTED;
+		return SM_BLK_IOERR; /* what changes the disk, 5.2.6.2 */
 	}
 }
 
@@ -199,13 +123,11 @@ static bool blk_process(struct sm_virtio *device)
 		}
 		uint64_t data;
 		uint8_t status = serve(blk, chain, &data);
-		sm_chain_write(chain, chain->write_bytes - 1, &status, 1);
 		device->stats.bytes += data;
-		if (status != STATUS_OK)
+		if (status != SM_BLK_OK)
 			device->stats.errors++;
 		bytes += data;
-		/* What is written without a gap from the start on, 2.7.8.2. */
-		sm_virtio_push(device, 0, (uint32_t)(data + (data == chain->write_bytes - 1)));
+		sm_virtio_push(device, 0, sm_blk_answer(chain, status, data));
 	}
 	sm_virtio_flush(device, 0);
 	return done == BATCH || bytes >= BATCH_BYTES;
@@ -247,9 +169,9 @@ static void blk_close(struct sm_virtio *device)
 }
 
 static const struct sm_virtio_ops blk_ops = {
-	.id = DEVICE_ID,
+	.id = SM_BLK_DEVICE_ID,
 	.nqueues = 1,
-	.features = F_SIZE_MAX | F_SEG_MAX | F_RO | F_BLK_SIZE | F_FLUSH,
+	.features = SM_BLK_F_SIZE_MAX | SM_BLK_F_SEG_MAX | SM_BLK_F_RO | SM_BLK_F_BLK_SIZE | SM_BLK_F_FLUSH,
 	.config = blk_config,
 	.process = blk_process,
 	.save = blk_save,
@@ -260,7 +182,7 @@ static const struct sm_virtio_ops blk_ops = {
 
 static int check_disk(const struct sm_disk *disk, struct sm_error *err)
 {
-	if (disk->bytes % SECTOR || disk->bytes > INT64_MAX)
+	if (disk->bytes % SM_BLK_SECTOR || disk->bytes > INT64_MAX)
 		return sm_error_set(err, EINVAL, "block device: a disk of %llu bytes is not whole sectors",
 		                    (unsigned long long)disk->bytes);
 	uint64_t end = 0;

@@ -8,18 +8,41 @@
 #include <string.h>
 #include <sys/epoll.h>
 
+static void count_kicks(struct sm_virtio *device)
+{
+	uint64_t count = sm_fd_event_take(device->kick_fd);
+	/* One that is counted and not yet in there is so the next time. */
+	uint64_t own = atomic_load(&device->self_kicks);
+	own = own < count ? own : count;
+	atomic_fetch_sub(&device->self_kicks, own);
+	device->stats.kicks += count - own;
+}
+
+/* The first chain: from now on its threads watch. */
+static void start_workers(struct sm_virtio *device)
+{
+	if (!sm_workers_wanted(device))
+		return;
+	if (sm_workers_start(device) < 0) {
+		sm_virtio_broken(device);
+		return;
+	}
+	sm_loop_remove(device->kick);
+	device->kick = NULL;
+}
+
 static void kicked(void *arg, uint32_t events)
 {
 	(void)events;
 	struct sm_virtio *device = arg;
 	pthread_mutex_lock(&device->lock);
 	if (!device->closing) {
-		uint64_t count = sm_fd_event_take(device->kick_fd);
-		device->stats.kicks += count > device->self_kicks ? count - device->self_kicks : 0;
-		device->self_kicks = 0;
+		count_kicks(device);
 		if (device->ops->wake)
 			device->ops->wake(device);
-		if (sm_virtio_running(device) && device->ops->process(device))
+		if (device->ops->serve)
+			start_workers(device);
+		else if (sm_virtio_running(device) && device->ops->process(device))
 			sm_virtio_wake(device);
 	}
 	pthread_mutex_unlock(&device->lock);
@@ -42,8 +65,12 @@ int sm_virtio_create(size_t size, const struct sm_virtio_env *env, const struct 
 		return sm_error_sys(err, code, "make virtio device %u: eventfd", ops->id);
 	}
 	pthread_mutex_init(&device->lock, NULL);
-	int code = sm_loop_add(env->loop, device->kick_fd, EPOLLIN, kicked, device, &device->kick);
+	int code = ops->serve ? sm_workers_init(device) : 0;
+	if (code == 0)
+		code = sm_loop_add(env->loop, device->kick_fd, EPOLLIN, kicked, device, &device->kick);
 	if (code < 0) {
+		if (ops->serve)
+			sm_workers_done(device);
 		pthread_mutex_destroy(&device->lock);
 		sm_fd_close(&device->kick_fd);
 		free(device);
@@ -60,8 +87,13 @@ void sm_virtio_free(struct sm_virtio *device)
 	/* From here on handlers return at once, so what close walks through stands still. */
 	pthread_mutex_lock(&device->lock);
 	device->closing = true;
+	struct sm_loop_source *kick = device->kick;
+	if (device->ops->serve)
+		sm_workers_stop(device);
 	pthread_mutex_unlock(&device->lock);
-	sm_loop_remove(device->kick);
+	sm_loop_remove(kick);
+	if (device->ops->serve)
+		sm_workers_done(device);
 	if (device->ops->close)
 		device->ops->close(device);
 	sm_fd_close(&device->kick_fd);
@@ -81,7 +113,7 @@ uint64_t sm_virtio_features(const struct sm_virtio *device)
 
 void sm_virtio_wake(struct sm_virtio *device)
 {
-	device->self_kicks++;
+	atomic_fetch_add(&device->self_kicks, 1);
 	sm_fd_event_raise(device->kick_fd);
 }
 
@@ -115,10 +147,30 @@ void sm_virtio_reset(struct sm_virtio *device)
 		sm_queue_reset(&device->queues[i]);
 	device->status = 0;
 	device->driver_features = 0;
-	device->device_features_sel = device->driver_features_sel = device->queue_sel = 0;
+	device->device_features_sel = device->driver_features_sel = device->queue_sel = device->shm_sel = 0;
 	atomic_store(&device->interrupt_status, 0);
-	if (device->ops->reset)
+	if (device->ops->serve)
+		sm_workers_reset(device);
+	else if (device->ops->reset)
 		device->ops->reset(device);
+}
+
+void sm_virtio_pause(struct sm_virtio *device)
+{
+	if (!device->ops->serve)
+		return;
+	pthread_mutex_lock(&device->lock);
+	sm_workers_pause(device);
+	pthread_mutex_unlock(&device->lock);
+}
+
+void sm_virtio_resume(struct sm_virtio *device)
+{
+	if (!device->ops->serve)
+		return;
+	pthread_mutex_lock(&device->lock);
+	sm_workers_resume(device);
+	pthread_mutex_unlock(&device->lock);
 }
 
 void sm_virtio_forget(struct sm_virtio *device)
@@ -128,11 +180,23 @@ void sm_virtio_forget(struct sm_virtio *device)
 	if (device->ops->forget)
 		device->ops->forget(device);
 	device->config_generation = 0;
-	device->self_kicks = 0;
+	atomic_store(&device->self_kicks, 0);
 	sm_fd_event_take(device->kick_fd);
 	device->stats = (struct sm_virtio_stats){ 0 };
 	atomic_store(&device->interrupts, 0);
 	pthread_mutex_unlock(&device->lock);
+}
+
+int sm_virtio_back(struct sm_virtio *device, const struct sm_backing *backing, struct sm_error *err)
+{
+	if (!device->ops->back)
+		return sm_error_set(err, ENOTSUP, "virtio device %u has nothing behind it", device->ops->id);
+	sm_virtio_pause(device);
+	pthread_mutex_lock(&device->lock);
+	int code = device->ops->back(device, backing, err);
+	pthread_mutex_unlock(&device->lock);
+	sm_virtio_resume(device);
+	return code;
 }
 
 int sm_virtio_start_queue(struct sm_virtio *device, struct sm_queue *queue)
@@ -142,21 +206,31 @@ int sm_virtio_start_queue(struct sm_virtio *device, struct sm_queue *queue)
 	return sm_queue_start(queue);
 }
 
-struct sm_chain *sm_virtio_pop(struct sm_virtio *device, unsigned queue)
+bool sm_virtio_take(struct sm_virtio *device, unsigned queue, struct sm_chain *ret_chain)
 {
 	if (!sm_virtio_running(device) || !device->queues[queue].ready)
-		return NULL;
-	int code = sm_queue_pop(&device->queues[queue], &device->chain);
+		return false;
+	int code = sm_queue_pop(&device->queues[queue], ret_chain);
 	if (code < 0)
 		sm_virtio_broken(device);
-	return code > 0 ? &device->chain : NULL;
+	return code > 0;
+}
+
+void sm_virtio_give(struct sm_virtio *device, unsigned queue, uint16_t head, uint32_t written)
+{
+	if (sm_queue_push(&device->queues[queue], head, written) < 0)
+		sm_virtio_broken(device);
+	device->stats.requests++;
+}
+
+struct sm_chain *sm_virtio_pop(struct sm_virtio *device, unsigned queue)
+{
+	return sm_virtio_take(device, queue, &device->chain) ? &device->chain : NULL;
 }
 
 void sm_virtio_push(struct sm_virtio *device, unsigned queue, uint32_t written)
 {
-	if (sm_queue_push(&device->queues[queue], device->chain.head, written) < 0)
-		sm_virtio_broken(device);
-	device->stats.requests++;
+	sm_virtio_give(device, queue, device->chain.head, written);
 }
 
 void sm_virtio_flush(struct sm_virtio *device, unsigned queue)
@@ -180,6 +254,12 @@ void sm_virtio_restored(struct sm_virtio *device)
 void sm_virtio_stats(struct sm_virtio *device, struct sm_virtio_stats *ret)
 {
 	pthread_mutex_lock(&device->lock);
+	/* Threads count nothing; a notification that is taken here has perhaps woken nobody yet. */
+	if (device->ops->serve && !device->kick) {
+		count_kicks(device);
+		if (sm_workers_wanted(device))
+			sm_virtio_wake(device);
+	}
 	*ret = device->stats;
 	pthread_mutex_unlock(&device->lock);
 	ret->interrupts = atomic_load_explicit(&device->interrupts, memory_order_relaxed);

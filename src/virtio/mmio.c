@@ -32,6 +32,7 @@ enum {
 	REG_QUEUE_DRIVER_HIGH = 0x094,
 	REG_QUEUE_DEVICE_LOW = 0x0a0,
 	REG_QUEUE_DEVICE_HIGH = 0x0a4,
+	REG_SHM_SEL = 0x0ac,
 	REG_SHM_LEN_LOW = 0x0b0,
 	REG_SHM_LEN_HIGH = 0x0b4,
 	REG_SHM_BASE_LOW = 0x0b8,
@@ -57,6 +58,12 @@ static uint64_t config_read(struct sm_virtio *device, uint64_t offset, unsigned 
 	return value;
 }
 
+/* All ones: no such region, 4.2.2. */
+static uint64_t shm_read(const struct sm_virtio *device, uint64_t value)
+{
+	return device->shm_sel == 0 && device->shm.bytes ? value : UINT64_MAX;
+}
+
 static uint32_t register_read(struct sm_virtio *device, uint64_t offset)
 {
 	struct sm_queue *queue = selected(device);
@@ -79,11 +86,14 @@ static uint32_t register_read(struct sm_virtio *device, uint64_t offset)
 		return queue && queue->ready;
 	case REG_STATUS:
 		return device->status;
-	case REG_SHM_LEN_LOW: /* no such region, 4.2.2 */
+	case REG_SHM_LEN_LOW:
+		return (uint32_t)shm_read(device, device->shm.bytes);
 	case REG_SHM_LEN_HIGH:
+		return (uint32_t)(shm_read(device, device->shm.bytes) >> 32);
 	case REG_SHM_BASE_LOW:
+		return (uint32_t)shm_read(device, device->shm.gpa);
 	case REG_SHM_BASE_HIGH:
-		return UINT32_MAX;
+		return (uint32_t)(shm_read(device, device->shm.gpa) >> 32);
 	case REG_CONFIG_GENERATION:
 		return device->config_generation;
 	default:
@@ -125,8 +135,11 @@ static void status_write(struct sm_virtio *device, uint32_t value)
 	device->status |= added;
 	if (!(device->status & SM_VIRTIO_FEATURES_OK))
 		device->status &= ~SM_VIRTIO_DRIVER_OK;
-	else if (added & SM_VIRTIO_DRIVER_OK)
-		sm_virtio_wake(device); /* for buffers that were there before */
+	if (!(added & device->status & SM_VIRTIO_DRIVER_OK))
+		return;
+	if (device->ops->start)
+		device->ops->start(device);
+	sm_virtio_wake(device); /* for buffers that were there before */
 }
 
 static void driver_features_write(struct sm_virtio *device, uint32_t value)
@@ -215,6 +228,9 @@ static void register_write(struct sm_virtio *device, uint64_t offset, uint32_t v
 		break;
 	case REG_QUEUE_SEL:
 		device->queue_sel = value;
+		break;
+	case REG_SHM_SEL:
+		device->shm_sel = value;
 		break;
 	case REG_STATUS:
 		status_write(device, value);

@@ -51,7 +51,7 @@ int sm_queue_start(struct sm_queue *queue)
 
 void sm_queue_reset(struct sm_queue *queue)
 {
-	*queue = (struct sm_queue){ .memory = queue->memory };
+	*queue = (struct sm_queue){ .memory = queue->memory, .generation = queue->generation + 1 };
 }
 
 uint16_t sm_queue_arm(struct sm_queue *queue)
@@ -77,6 +77,10 @@ static int add_part(struct sm_queue *queue, struct sm_chain *chain, const struct
 	if (desc->len == 0)
 		return 0;
 	const void *at = sm_memory_at_read(queue->memory, desc->addr, desc->len);
+	if (!at) {
+		at = sm_memory_at_window(queue->memory, desc->addr, desc->len);
+		chain->windows = true;
+	}
 	if (!at)
 		return -EFAULT;
 	unsigned part = chain->nread + chain->nwrite;
@@ -129,6 +133,16 @@ static int walk(struct sm_queue *queue, struct sm_chain *chain)
 	return -EPROTO; /* longer than the queue: a loop */
 }
 
+int sm_queue_again(struct sm_queue *queue, uint16_t head, struct sm_chain *ret_chain)
+{
+	ret_chain->memory = queue->memory;
+	ret_chain->head = head;
+	ret_chain->nread = ret_chain->nwrite = 0;
+	ret_chain->read_bytes = ret_chain->write_bytes = 0;
+	ret_chain->windows = false;
+	return walk(queue, ret_chain);
+}
+
 int sm_queue_pop(struct sm_queue *queue, struct sm_chain *ret_chain)
 {
 	uint16_t idx = ring_load(&queue->avail_at[1]);
@@ -140,11 +154,7 @@ int sm_queue_pop(struct sm_queue *queue, struct sm_chain *ret_chain)
 	if ((uint16_t)(idx - queue->next_avail) > queue->num)
 		return -EPROTO;
 	uint16_t head = ring_load(&queue->avail_at[2 + queue->next_avail % queue->num]);
-	ret_chain->memory = queue->memory;
-	ret_chain->head = head;
-	ret_chain->nread = ret_chain->nwrite = 0;
-	ret_chain->read_bytes = ret_chain->write_bytes = 0;
-	int code = walk(queue, ret_chain);
+	int code = sm_queue_again(queue, head, ret_chain);
 	if (code < 0)
 		return code;
 	queue->next_avail++;
@@ -211,6 +221,10 @@ size_t sm_chain_read(const struct sm_chain *chain, uint64_t offset, void *data, 
 	struct iovec iov[SM_QUEUE_NUM_MAX];
 	unsigned count = sm_chain_slice(chain, false, offset, len, iov);
 	size_t done = 0;
+	if (chain->windows) {
+		ssize_t got = sm_memory_copy(iov, count, &(struct iovec){ data, len }, 1, false);
+		return got < 0 ? 0 : (size_t)got;
+	}
 	for (unsigned i = 0; i < count; done += iov[i].iov_len, i++)
 		memcpy((uint8_t *)data + done, iov[i].iov_base, iov[i].iov_len);
 	return done;
@@ -221,7 +235,31 @@ size_t sm_chain_write(const struct sm_chain *chain, uint64_t offset, const void 
 	struct iovec iov[SM_QUEUE_NUM_MAX];
 	unsigned count = sm_chain_slice(chain, true, offset, len, iov);
 	size_t done = 0;
+	if (chain->windows) {
+		ssize_t put = sm_memory_copy(&(struct iovec){ (void *)(uintptr_t)data, len }, 1, iov, count, true);
+		return put < 0 ? 0 : (size_t)put;
+	}
 	for (unsigned i = 0; i < count; done += iov[i].iov_len, i++)
 		memcpy(iov[i].iov_base, (const uint8_t *)data + done, iov[i].iov_len);
+	return done;
+}
+
+size_t sm_chain_zero(const struct sm_chain *chain, uint64_t offset, size_t len)
+{
+	static const uint8_t zeros[4096];
+	struct iovec iov[SM_QUEUE_NUM_MAX];
+	size_t done = 0;
+	while (chain->windows && done < len) {
+		size_t part = len - done < sizeof zeros ? len - done : sizeof zeros;
+		size_t put = sm_chain_write(chain, offset + done, zeros, part);
+		done += put;
+		if (put < part)
+			return done;
+	}
+	if (chain->windows)
+		return done;
+	unsigned count = sm_chain_slice(chain, true, offset, len, iov);
+	for (unsigned i = 0; i < count; done += iov[i].iov_len, i++)
+		memset(iov[i].iov_base, 0, iov[i].iov_len);
 	return done;
 }

@@ -203,11 +203,9 @@ static void receive(struct sm_vsock_conn *conn, const struct sm_vsock_packet *pa
 		return;
 	}
 	taken(conn, sent);
-	uint64_t at = SM_VSOCK_HEADER_BYTES + sent;
-	count = sm_chain_slice(chain, false, at, packet->len - sent, iov);
-	for (unsigned i = 0; i < count; i++)
-		sm_buf_append(&conn->out, iov[i].iov_base, iov[i].iov_len);
-	if (sm_buf_failed(&conn->out))
+	size_t left = packet->len - sent;
+	void *room = left ? sm_buf_extend(&conn->out, left) : NULL;
+	if (left && (!room || sm_chain_read(chain, SM_VSOCK_HEADER_BYTES + sent, room, left) != left))
 		reset(conn);
 }
 

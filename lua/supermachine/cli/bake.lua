@@ -1,6 +1,8 @@
 local arguments = require "supermachine.cli.arguments"
+local choices = require "supermachine.options"
 local fetch = require "supermachine.cli.fetch"
 local service = require "supermachine.service"
+local volumes = require "supermachine.cli.volumes"
 
 local bake = {
 	usage = "bake [OPTION...] REFERENCE [-- WARMUP...]\n       supermachine bake --ready-port N | --ready-console TEXT |"
@@ -8,24 +10,28 @@ local bake = {
 	summary = "make a snapshot of an image, with its service running if you say when that is ready; prints its path",
 }
 
-local types = arguments.join(arguments.machine_types, fetch.types, {
+local types = arguments.join(arguments.machine_types, fetch.types, volumes.types, {
+	["volume-slots"] = "integer",
 	["ready-port"] = "integer", ["ready-console"] = "string", ["ready-stdout"] = "string", ["ready-ms"] = "integer",
-	["timeout-ms"] = "integer", ["drop-caches"] = "string", ["on-restore"] = "string",
+	["timeout-ms"] = "integer", ["drop-caches"] = choices.cache_policies, ["on-restore"] = "string", v = "list",
+	["mount-slots"] = "integer",
 })
-
-local policies = { boot = true, all = true, none = true }
 
 -- image:bake's options, and whether there is a service; or nil and what is wrong.
 local function request_of(options)
 	local request = arguments.bake_options(options)
 	request.timeout_ms, request.drop_caches = options.timeout_ms, options.drop_caches
+	local wrong
+	request.mounts, wrong = arguments.mounts(options.v)
+	if wrong then return nil, wrong end
+	request.mount_slots = options.mount_slots
 	if options.on_restore then request.on_restore = { "/bin/sh", "-c", options.on_restore } end
+	request.volume_slots = options.volume_slots
+	request.volumes, wrong = volumes.list(options)
+	if wrong then return nil, wrong end
 	for _, name in ipairs(service.triggers) do request[name] = options[name] end
 	local fine, trigger = pcall(service.check, request, -1)
 	if not fine then return nil, trigger end
-	if request.drop_caches and not policies[request.drop_caches] then
-		return nil, "option --drop-caches: boot, all or none is expected"
-	end
 	return request, trigger
 end
 

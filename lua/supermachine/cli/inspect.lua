@@ -62,6 +62,13 @@ local function report(image)
 	return rows
 end
 
+local function volume_slots(manifest)
+	local list = {}
+	for key in pairs(manifest) do list[#list + 1] = math.tointeger(tonumber(key:match "^volume%-(%d+)$")) end
+	table.sort(list)
+	return list
+end
+
 local function manifest_rows(manifest)
 	local plan, metadata = manifest.plan, manifest.metadata or {}
 	local rows = {
@@ -69,6 +76,10 @@ local function manifest_rows(manifest)
 		{ "vCPUs", ("%d"):format(plan.vcpus) }, { "memory", ("%d MiB"):format(plan.memory_mib) },
 		{ "stored", table_text.bytes(manifest.ram.data_bytes) }, { "devices", table.concat(plan.devices, " ") },
 	}
+	for _, slot in ipairs(volume_slots(manifest)) do
+		local name = ("volume-%d"):format(slot)
+		rows[#rows + 1] = { name, table_text.bytes(manifest[name].bytes) }
+	end
 	for _, name in ipairs { "reference", "image" } do
 		if type(metadata[name]) == "string" then rows[#rows + 1] = { name, metadata[name] } end
 	end

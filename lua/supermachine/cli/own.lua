@@ -1,9 +1,10 @@
---- What a restored machine is given of its own, from the command line: host name, environment and secrets.
+--- What a restored machine is given of its own, from the command line: host name, environment,
+-- secrets and mounts.
 local arguments = require "supermachine.cli.arguments"
 
 local own = {}
 
-own.types = { hostname = "string", env = "list", secret = "list" }
+own.types = { hostname = "string", env = "list", secret = "list", v = "list" }
 
 local HOSTNAME_MAX <const>, SECRET_MAX <const>, SECRETS_MAX <const> = 64, 1 << 20, 64
 
@@ -51,6 +52,8 @@ function own.options(command, options)
 	local wrong = wrong_hostname(options.hostname) or wrong_env(options.env or {})
 	local files = {}
 	if not wrong then files, wrong = secret_files(options.secret or {}) end
+	local mounts
+	if not wrong then mounts, wrong = arguments.mounts(options.v) end
 	if wrong then return nil, arguments.misuse(command, wrong) end
 	local secrets
 	for path, file in pairs(files) do
@@ -59,7 +62,7 @@ function own.options(command, options)
 		secrets = secrets or {}
 		secrets[path] = value
 	end
-	return { hostname = options.hostname, env = options.env, secrets = secrets }
+	return { hostname = options.hostname, env = options.env, secrets = secrets, mounts = mounts }
 end
 
 return own
