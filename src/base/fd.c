@@ -137,6 +137,17 @@ void sm_fd_event_raise(int fd)
 		;
 }
 
+static void count_edge(void *arg, unsigned irq)
+{
+	(void)irq;
+	sm_fd_event_raise((int)(intptr_t)arg);
+}
+
+struct sm_line sm_fd_event_line(int fd)
+{
+	return (struct sm_line){ .raise = count_edge, .arg = (void *)(intptr_t)fd };
+}
+
 uint64_t sm_fd_event_take(int fd)
 {
 	uint64_t count = 0;

@@ -3,6 +3,7 @@
 #define SM_BASE_FD_H
 
 #include "base/error.h"
+#include "base/line.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +37,8 @@ int sm_fd_pwrite_full(int fd, const void *data, size_t len, uint64_t offset);
 int sm_fd_event(void);
 void sm_fd_event_raise(int fd);
 uint64_t sm_fd_event_take(int fd);
+/* A line whose edges are counted by an eventfd (borrowed). */
+struct sm_line sm_fd_event_line(int fd);
 
 /* Wait until fd has any of `events` (poll(2)).  timeout_ms < 0: no limit.
  * Returns the events seen, 0 on timeout, or -errno. */

@@ -277,9 +277,10 @@ static const struct sm_serial_model model = {
 	.load = load,
 };
 
-int sm_pl011_new(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err)
+int sm_pl011_new(struct sm_ring *output, const struct sm_line *line, struct sm_serial **ret_serial,
+                 struct sm_error *err)
 {
-	struct port *port = sm_serial_alloc(&model, sizeof *port, output, irq_fd);
+	struct port *port = sm_serial_alloc(&model, sizeof *port, output, line);
 	if (!port)
 		return sm_error_set(err, ENOMEM, "serial port: out of memory");
 	for (unsigned i = 0; i < REGISTERS; i++)

@@ -7,6 +7,7 @@
 
 #include "device/serial.h"
 
-int sm_pl011_new(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err);
+int sm_pl011_new(struct sm_ring *output, const struct sm_line *line, struct sm_serial **ret_serial,
+                 struct sm_error *err);
 
 #endif

@@ -1,18 +1,17 @@
 #include "device/serial.h"
 
-#include "base/fd.h"
-
 #include <errno.h>
 #include <stdlib.h>
 
-void *sm_serial_alloc(const struct sm_serial_model *model, size_t size, struct sm_ring *output, int irq_fd)
+void *sm_serial_alloc(const struct sm_serial_model *model, size_t size, struct sm_ring *output,
+                      const struct sm_line *line)
 {
 	struct sm_serial *serial = calloc(1, size);
 	if (!serial)
 		return NULL;
 	serial->model = model;
 	serial->output = output;
-	serial->irq_fd = irq_fd;
+	serial->line = *line;
 	pthread_mutex_init(&serial->lock, NULL);
 	return serial;
 }
@@ -27,10 +26,10 @@ void sm_serial_free(struct sm_serial *serial)
 
 static void update_line(struct sm_serial *serial)
 {
-	bool line = serial->model->pending(serial);
-	if (line && !serial->line && serial->irq_fd >= 0)
-		sm_fd_event_raise(serial->irq_fd);
-	serial->line = line;
+	bool level = serial->model->pending(serial);
+	if (level && !serial->level)
+		sm_line_raise(&serial->line);
+	serial->level = level;
 }
 
 uint64_t sm_serial_read(struct sm_serial *serial, uint64_t offset, unsigned size)
@@ -82,7 +81,7 @@ int sm_serial_load(struct sm_serial *serial, struct sm_reader *in, struct sm_err
 	pthread_mutex_lock(&serial->lock);
 	code = serial->model->load(serial, &record, err);
 	if (code >= 0)
-		serial->line = serial->model->pending(serial); /* not raised yet: see restored */
+		serial->level = serial->model->pending(serial); /* not raised yet: see restored */
 	pthread_mutex_unlock(&serial->lock);
 	return code;
 }
@@ -90,8 +89,8 @@ int sm_serial_load(struct sm_serial *serial, struct sm_reader *in, struct sm_err
 void sm_serial_restored(struct sm_serial *serial)
 {
 	pthread_mutex_lock(&serial->lock);
-	if (serial->line && serial->irq_fd >= 0)
-		sm_fd_event_raise(serial->irq_fd);
+	if (serial->level)
+		sm_line_raise(&serial->line);
 	pthread_mutex_unlock(&serial->lock);
 }
 

@@ -1,12 +1,13 @@
 /* A serial port without its registers: where output goes, input that waits, one interrupt line, state as a record.
  *
- * Output goes to a ring at once; input waits in a FIFO.  Interrupts are edges: one write to irq_fd whenever a cause
+ * Output goes to a ring at once; input waits in a FIFO.  Interrupts are edges: one on its line whenever a cause
  * appears while none was pending.  Any thread. */
 #ifndef SM_DEVICE_SERIAL_H
 #define SM_DEVICE_SERIAL_H
 
 #include "base/codec.h"
 #include "base/error.h"
+#include "base/line.h"
 #include "device/ring.h"
 
 #include <pthread.h>
@@ -43,8 +44,8 @@ struct sm_serial {
 	const struct sm_serial_model *model;
 	pthread_mutex_t lock;
 	struct sm_ring *output; /* borrowed */
-	int irq_fd;             /* borrowed eventfd, or -1: no interrupts */
-	bool line;              /* the interrupt's level */
+	struct sm_line line;
+	bool level; /* of the interrupt: edges are made from it */
 	struct sm_serial_fifo fifo;
 };
 
@@ -65,7 +66,8 @@ int sm_serial_load(struct sm_serial *serial, struct sm_reader *in, struct sm_err
 void sm_serial_restored(struct sm_serial *serial);
 
 /* For models: `size` bytes, zeroed, that begin with a struct sm_serial.  NULL: out of memory. */
-void *sm_serial_alloc(const struct sm_serial_model *model, size_t size, struct sm_ring *output, int irq_fd);
+void *sm_serial_alloc(const struct sm_serial_model *model, size_t size, struct sm_ring *output,
+                      const struct sm_line *line);
 /* push: false when there are `capacity` bytes already.  pop: 0 when there is none. */
 bool sm_serial_push(struct sm_serial *serial, unsigned capacity, uint8_t byte);
 uint8_t sm_serial_pop(struct sm_serial *serial);

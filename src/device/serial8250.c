@@ -218,9 +218,10 @@ static const struct sm_serial_model model = {
 	.load = load,
 };
 
-int sm_serial8250_new(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err)
+int sm_serial8250_new(struct sm_ring *output, const struct sm_line *line, struct sm_serial **ret_serial,
+                      struct sm_error *err)
 {
-	struct port *port = sm_serial_alloc(&model, sizeof *port, output, irq_fd);
+	struct port *port = sm_serial_alloc(&model, sizeof *port, output, line);
 	if (!port)
 		return sm_error_set(err, ENOMEM, "serial port: out of memory");
 	port->mcr = UART_MCR_OUT2;

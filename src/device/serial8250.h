@@ -8,6 +8,7 @@
 
 #define SM_SERIAL8250_PORTS 8 /* registers, one byte each */
 
-int sm_serial8250_new(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err);
+int sm_serial8250_new(struct sm_ring *output, const struct sm_line *line, struct sm_serial **ret_serial,
+                      struct sm_error *err);
 
 #endif

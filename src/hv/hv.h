@@ -44,7 +44,6 @@ static inline const char *sm_hv_boot_name(unsigned kind)
 
 struct sm_hv_caps {
 	const char *name;   /* "kvm" */
-	bool irqfd;         /* vm_irqfd works; else the machine forwards eventfds through vm_irq_set */
 	bool ioeventfd;     /* vm_ioeventfd works; else the machine raises eventfds from MMIO exits */
 	bool any_thread;    /* a vCPU is made, loaded and saved on any thread, and gets its own when it first runs */
 	unsigned max_vcpus; /* of one machine */
@@ -110,8 +109,6 @@ struct sm_hv {
 	int (*vm_log)(struct sm_hv_vm *vm, uint64_t gpa, bool on, struct sm_error *err);
 	int (*vm_irqchip_new)(struct sm_hv_vm *vm, struct sm_error *err);
 	int (*vm_irq_set)(struct sm_hv_vm *vm, unsigned irq, bool level); /* any thread */
-	/* Each write to event_fd raises an edge on irq; the descriptor stays the caller's and must outlive the VM. */
-	int (*vm_irqfd)(struct sm_hv_vm *vm, int event_fd, unsigned irq, struct sm_error *err);
 	/* A 4-byte guest write of any value to gpa adds 1 to event_fd and does not exit. */
 	int (*vm_ioeventfd)(struct sm_hv_vm *vm, int event_fd, uint64_t gpa, struct sm_error *err);
 	/* Interrupt controllers and the like, while no vCPU runs, all vCPUs exist, and (load) their state is set. */
@@ -151,8 +148,8 @@ struct sm_hv {
  * - There is no device: device_fd is -1 and not looked at.  A process has one VM, so every machine is a worker's, and
  *   vm_new is -EBUSY where there is one.  Pages are of 16 KiB: RAM and DAX windows are multiples of that (2 MiB),
  *   other maps are refused.  The address space is as wide as sm_plan_end needs (hv_vm_config).
- * - Neither irqfd nor ioeventfd: the machine forwards.  vm_irq_set is what raises (an edge: on, off), from its loop's
- *   thread.  The event descriptors themselves, and the loop, are base/'s to port.
+ * - No ioeventfd: the machine forwards.  vm_irq_set is what raises (an edge: on, off), from whichever thread a device
+ *   serves on.  The event descriptors themselves, and the loop, are base/'s to port.
  * - The GIC is the framework's (hv_gic, before any vCPU; its state is a blob, so the record holds the macOS release
  *   that it is good for) or one in user space behind MMIO exits and trapped ICC registers, as records like KVM's.
  * - A vCPU belongs to its thread from hv_vcpu_create to hv_vcpu_destroy: vcpu_free would be called there, as its last

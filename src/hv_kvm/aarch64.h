@@ -17,7 +17,7 @@ struct kvm_arm_counter_offset {
 #define SM_KVM_STATE_VERSION 1
 
 /* KVM makes vCPUs and GIC together: redistributors are given out in the order in which vCPUs are created, registers
- * that say the topology are right once all are, and the GIC takes interrupts (irqfds too) only after that.  So the VM
+ * that say the topology are right once all are, and the GIC takes interrupts only after that.  So the VM
  * makes all the planned vCPUs with its GIC, in order; each one's own thread takes its descriptor over later. */
 struct sm_kvm_arch_vm {
 	struct kvm_vcpu_init init; /* of every vCPU */

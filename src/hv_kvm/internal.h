@@ -70,9 +70,8 @@ int sm_kvm_arch_vm_type(int device_fd, const struct sm_plan *plan, unsigned long
 int sm_kvm_arch_vm_init(struct sm_hv_vm *vm, struct sm_error *err);
 void sm_kvm_arch_vm_done(struct sm_hv_vm *vm); /* also after a failed init */
 int sm_kvm_arch_irqchip_new(struct sm_hv_vm *vm, struct sm_error *err);
-/* What KVM_IRQ_LINE and KVM_IRQFD call the plan's irq. */
+/* What KVM_IRQ_LINE calls the plan's irq. */
 uint32_t sm_kvm_arch_irq_line(unsigned irq);
-uint32_t sm_kvm_arch_irq_gsi(unsigned irq);
 int sm_kvm_arch_vm_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);
 int sm_kvm_arch_vm_load(struct sm_hv_vm *vm, struct sm_reader *in, struct sm_error *err);
 int sm_kvm_arch_clock_save(struct sm_hv_vm *vm, struct sm_buf *out, struct sm_error *err);

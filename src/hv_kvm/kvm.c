@@ -10,9 +10,11 @@
 #include <sys/ioctl.h>
 
 const struct sm_kvm_need sm_kvm_needs[] = {
-	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY" }, { KVM_CAP_IRQFD, "KVM_CAP_IRQFD" },
-	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD" },     { KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
-	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },       { 0, NULL },
+	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY" },
+	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD" },
+	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT" },
+	{ KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE" },
+	{ 0, NULL },
 };
 
 /* KVM_CHECK_EXTENSION says yes or no, or how many. */
@@ -44,7 +46,6 @@ static int kvm_caps(int device_fd, struct sm_hv_caps *ret_caps, struct sm_error 
 		return code;
 	*ret_caps = (struct sm_hv_caps){
 		.name = "kvm",
-		.irqfd = true,
 		.ioeventfd = true,
 		.any_thread = true,
 		.max_vcpus = extension(device_fd, KVM_CAP_MAX_VCPUS),
@@ -213,14 +214,6 @@ static int kvm_vm_irq_set(struct sm_hv_vm *vm, unsigned irq, bool level)
 	return ioctl(vm->fd, KVM_IRQ_LINE, &line) < 0 ? -errno : 0;
 }
 
-static int kvm_vm_irqfd(struct sm_hv_vm *vm, int event_fd, unsigned irq, struct sm_error *err)
-{
-	struct kvm_irqfd irqfd = { .fd = (uint32_t)event_fd, .gsi = sm_kvm_arch_irq_gsi(irq) };
-	if (ioctl(vm->fd, KVM_IRQFD, &irqfd) < 0)
-		return sm_error_sys(err, errno, "KVM_IRQFD for interrupt %u", irq);
-	return 0;
-}
-
 static int kvm_vm_ioeventfd(struct sm_hv_vm *vm, int event_fd, uint64_t gpa, struct sm_error *err)
 {
 	struct kvm_ioeventfd ioeventfd = { .addr = gpa, .len = 4, .fd = event_fd };
@@ -239,7 +232,6 @@ const struct sm_hv sm_hv_kvm = {
 	.vm_unmap = kvm_vm_unmap,
 	.vm_irqchip_new = sm_kvm_arch_irqchip_new,
 	.vm_irq_set = kvm_vm_irq_set,
-	.vm_irqfd = kvm_vm_irqfd,
 	.vm_ioeventfd = kvm_vm_ioeventfd,
 	.vm_save = sm_kvm_arch_vm_save,
 	.vm_load = sm_kvm_arch_vm_load,

@@ -108,12 +108,6 @@ uint32_t sm_kvm_arch_irq_line(unsigned irq)
 	return KVM_ARM_IRQ_TYPE_SPI << KVM_ARM_IRQ_TYPE_SHIFT | irq;
 }
 
-/* KVM's routes begin at the first shared interrupt. */
-uint32_t sm_kvm_arch_irq_gsi(unsigned irq)
-{
-	return irq - SM_ARM64_SPI_BASE;
-}
-
 /* ---- clock ---------------------------------------------------------------------------------------------------- */
 
 /* The guest's clock is its counter, one for all vCPUs: a single offset against the host's, which KVM keeps for the VM.

@@ -81,11 +81,6 @@ uint32_t sm_kvm_arch_irq_line(unsigned irq)
 	return irq;
 }
 
-uint32_t sm_kvm_arch_irq_gsi(unsigned irq)
-{
-	return irq;
-}
-
 /* ---- interrupt controllers ------------------------------------------------------------------------------------ */
 
 static const char what_chips[] = "interrupt controllers";

@@ -163,7 +163,8 @@ static const struct sm_lua_class serial_class = {
 	.close = serial_close,
 };
 
-typedef int (*maker)(struct sm_ring *output, int irq_fd, struct sm_serial **ret_serial, struct sm_error *err);
+typedef int (*maker)(struct sm_ring *output, const struct sm_line *line, struct sm_serial **ret_serial,
+                     struct sm_error *err);
 
 static int serial_new(lua_State *L, maker make)
 {
@@ -175,8 +176,9 @@ static int serial_new(lua_State *L, maker make)
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
 	code = self->irq_fd = sm_fd_event();
+	const struct sm_line line = sm_fd_event_line(self->irq_fd);
 	if (code >= 0)
-		code = make(&self->ring, self->irq_fd, &self->port, &err);
+		code = make(&self->ring, &line, &self->port, &err);
 	if (code < 0) {
 		sm_fd_close(&self->irq_fd);
 		sm_ring_done(&self->ring);

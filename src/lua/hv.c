@@ -262,36 +262,16 @@ static int microguest_irq(lua_State *L)
 	return push_done(L, sm_hv_guest_hv(guest)->vm_irq_set(sm_hv_guest_vm(guest), irq, lua_toboolean(L, 3)), NULL);
 }
 
-static int push_fd(lua_State *L, int code, int fd, const struct sm_error *err)
-{
-	if (code < 0)
-		return sm_lua_fail(L, code, err);
-	lua_pushinteger(L, fd);
-	return 1;
-}
-
-/* guest:irqfd(number), guest:ioeventfd(address): the guest's eventfd, for raise and count. */
-static int microguest_irqfd(lua_State *L)
-{
-	struct sm_hv_guest *guest = check_guest(L);
-	struct sm_error err = { 0 };
-	int fd = -1, code = sm_hv_guest_irqfd(guest, (unsigned)luaL_checkinteger(L, 2), &fd, &err);
-	return push_fd(L, code, fd, &err);
-}
-
+/* guest:ioeventfd(address): the guest's eventfd, for count. */
 static int microguest_ioeventfd(lua_State *L)
 {
 	struct sm_hv_guest *guest = check_guest(L);
 	struct sm_error err = { 0 };
 	int fd = -1, code = sm_hv_guest_ioeventfd(guest, (uint64_t)luaL_checkinteger(L, 2), &fd, &err);
-	return push_fd(L, code, fd, &err);
-}
-
-static int microguest_raise(lua_State *L)
-{
-	check_guest(L);
-	sm_fd_event_raise((int)luaL_checkinteger(L, 2));
-	return 0;
+	if (code < 0)
+		return sm_lua_fail(L, code, &err);
+	lua_pushinteger(L, fd);
+	return 1;
 }
 
 static int microguest_count(lua_State *L)
@@ -359,9 +339,7 @@ static const luaL_Reg methods[] = {
 	{ "save_clock", microguest_save_clock },
 	{ "load_clock", microguest_load_clock },
 	{ "irq", microguest_irq },
-	{ "irqfd", microguest_irqfd },
 	{ "ioeventfd", microguest_ioeventfd },
-	{ "raise", microguest_raise },
 	{ "count", microguest_count },
 	{ "read", microguest_read },
 	{ "write", microguest_write },
@@ -420,7 +398,7 @@ static int core_microguest(lua_State *L)
 	return 1;
 }
 
-/* core.hv_caps(path): {name=, irqfd=, ioeventfd=, max_vcpus=, gpa_bits=} */
+/* core.hv_caps(path): {name=, ioeventfd=, max_vcpus=, gpa_bits=} */
 static int core_hv_caps(lua_State *L)
 {
 	const char *path = luaL_checkstring(L, 1);
@@ -431,11 +409,9 @@ static int core_hv_caps(lua_State *L)
 	sm_fd_close(&fd);
 	if (code < 0)
 		return sm_lua_fail(L, code, &err);
-	lua_createtable(L, 0, 5);
+	lua_createtable(L, 0, 4);
 	lua_pushstring(L, caps.name);
 	lua_setfield(L, -2, "name");
-	lua_pushboolean(L, caps.irqfd);
-	lua_setfield(L, -2, "irqfd");
 	lua_pushboolean(L, caps.ioeventfd);
 	lua_setfield(L, -2, "ioeventfd");
 	lua_pushinteger(L, caps.max_vcpus);

@@ -346,12 +346,6 @@ static int new_event(struct sm_hv_guest *guest, int *ret_fd, struct sm_error *er
 	return 0;
 }
 
-int sm_hv_guest_irqfd(struct sm_hv_guest *guest, unsigned irq, int *ret_fd, struct sm_error *err)
-{
-	int code = new_event(guest, ret_fd, err);
-	return code < 0 ? code : guest->hv->vm_irqfd(guest->vm, *ret_fd, irq, err);
-}
-
 int sm_hv_guest_ioeventfd(struct sm_hv_guest *guest, uint64_t gpa, int *ret_fd, struct sm_error *err)
 {
 	int code = new_event(guest, ret_fd, err);

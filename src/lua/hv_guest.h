@@ -52,8 +52,7 @@ struct sm_hv_exit *sm_hv_guest_io(struct sm_hv_guest *guest, unsigned vcpu);
 struct sm_buf *sm_hv_guest_state(struct sm_hv_guest *guest, unsigned vcpu);
 void sm_hv_guest_kick(struct sm_hv_guest *guest, unsigned vcpu);
 
-/* Eventfds that the guest owns: which raises the interrupt, or counts the writes to the address. */
-int sm_hv_guest_irqfd(struct sm_hv_guest *guest, unsigned irq, int *ret_fd, struct sm_error *err);
+/* An eventfd that the guest owns and that counts the writes to the address. */
 int sm_hv_guest_ioeventfd(struct sm_hv_guest *guest, uint64_t gpa, int *ret_fd, struct sm_error *err);
 
 /* Map more memory: zero, or (broken) with nothing behind it.  Only outside RAM. */

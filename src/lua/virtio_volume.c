@@ -1,6 +1,7 @@
 /* core.virtio_volume(options): a volume over plain memory; core.virtio_volume_back, _track, _copy, _finish,
  * _untrack, core.virtio_forget: what is
  * done to it from outside. */
+#include "base/fd.h"
 #include "lua/virtio.h"
 #include "lua/volumes.h"
 
@@ -44,7 +45,7 @@ static int start(struct sm_lua_virtio *device, const struct sm_plan *plan, unsig
 	const struct sm_virtio_env env = {
 		.memory = device->memory,
 		.loop = device->loop,
-		.irq_fd = device->irq_fd,
+		.line = sm_fd_event_line(device->irq_fd),
 	};
 	return sm_virtio_volume_new(&env, index, volume, &device->virtio, err);
 }

@@ -104,20 +104,16 @@ static int build_device(struct sm_machine *machine, unsigned number, const struc
 	const struct sm_plan_slot *slot = &machine->plan.slots[number];
 	struct sm_machine_device *device = &machine->devices[number];
 
-	device->irq_fd = sm_fd_event();
-	if (device->irq_fd < 0)
-		return sm_error_sys(err, device->irq_fd, "create an eventfd");
 	const struct sm_virtio_env env = {
 		.memory = machine->memory,
 		.loop = machine->loop,
-		.irq_fd = device->irq_fd,
+		.line = sm_machine_line(machine, slot->irq),
 		.window = device->window,
 	};
 	int code = sm_devices_new(slot, &env, backing, &device->virtio, err);
 	if (code < 0)
 		return code;
-	code = sm_machine_wire_irq(machine, device->irq_fd, slot->irq, err);
-	if (code >= 0 && machine->caps.ioeventfd)
+	if (machine->caps.ioeventfd)
 		code = machine->hv->vm_ioeventfd(machine->vm, sm_virtio_kick_fd(device->virtio),
 		                                 slot->base + SM_VIRTIO_QUEUE_NOTIFY, err);
 	return code < 0 ? code : sm_machine_add_device(machine, number, err);
@@ -261,9 +257,7 @@ int sm_machine_build(const struct sm_control_build *build, int end_fd, struct sm
 	machine->plan = *build->plan;
 	machine->hv = sm_hv_host();
 	machine->end_fd = end_fd;
-	machine->generation_fd = machine->halt_timer = -1;
-	for (unsigned i = 0; i < SM_PLAN_SLOTS_MAX; i++)
-		machine->devices[i].irq_fd = -1;
+	machine->halt_timer = -1;
 	pthread_mutex_init(&machine->end_lock, NULL);
 
 	struct start start = { 0 };
@@ -290,7 +284,6 @@ void sm_machine_free(struct sm_machine *machine)
 	/* Of a worker whose parent has died it may be under way; it needs all that follows. */
 	sm_machine_capture_drop(machine);
 	sm_loop_remove(machine->halt_source);
-	sm_machine_unwire_irqs(machine);
 	for (unsigned i = 0; i < machine->plan.nslots; i++)
 		sm_virtio_free(machine->devices[i].virtio);
 	sm_loop_free(machine->loop);
@@ -302,39 +295,19 @@ void sm_machine_free(struct sm_machine *machine)
 	sm_bus_done(&machine->mmio);
 	sm_bus_done(&machine->pio);
 	sm_memory_free(machine->memory);
-	for (unsigned i = 0; i < machine->plan.nslots; i++)
-		sm_fd_close(&machine->devices[i].irq_fd);
-	sm_fd_close(&machine->generation_fd);
 	free(machine->origin_state);
 	sm_fd_close(&machine->halt_timer);
 	pthread_mutex_destroy(&machine->end_lock);
 	free(machine);
 }
 
-/* Its event device, wired when it is first used: a restore's first instruction need not wait for that. */
-static int wire_generation(struct sm_machine *machine, struct sm_error *err)
-{
-	if (machine->generation_fd >= 0)
-		return 0;
-	int fd = sm_fd_event();
-	if (fd < 0)
-		return sm_error_sys(err, fd, "create an eventfd");
-	int code = sm_machine_wire_irq(machine, fd, machine->plan.vmgenid_irq, err);
-	if (code < 0)
-		sm_fd_close(&fd);
-	machine->generation_fd = fd;
-	return code;
-}
-
 int sm_machine_set_generation(struct sm_machine *machine, const uint8_t guid[16], struct sm_error *err)
 {
-	int code = wire_generation(machine, err);
-	if (code < 0)
-		return sm_error_context(err, "generation ID");
-	code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
+	int code = sm_memory_write(machine->memory, machine->plan.vmgenid_gpa, guid, 16);
 	if (code < 0)
 		return sm_error_sys(err, code, "generation ID at 0x%llx",
 		                    (unsigned long long)machine->plan.vmgenid_gpa);
-	sm_fd_event_raise(machine->generation_fd);
+	const struct sm_line event_device = sm_machine_line(machine, machine->plan.vmgenid_irq);
+	sm_line_raise(&event_device);
 	return 0;
 }

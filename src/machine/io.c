@@ -85,46 +85,16 @@ bool sm_machine_mend(struct sm_machine *machine)
 
 /* ---- interrupts --------------------------------------------------------------------------------------------- */
 
-struct sm_forward {
-	struct sm_machine *machine;
-	struct sm_loop_source *source;
-	int event_fd;
-	unsigned irq;
-};
-
-static void forward(void *arg, uint32_t events)
+/* Not by an irqfd: for a pin of an interrupt controller KVM has a kernel thread do what a write to one asks for, and a
+ * machine would need one for each device that never has anything to say. */
+static void raise_edge(void *arg, unsigned irq)
 {
-	(void)events;
-	struct sm_forward *one = arg;
-	if (sm_fd_event_take(one->event_fd) == 0)
-		return;
-	one->machine->hv->vm_irq_set(one->machine->vm, one->irq, true);
-	one->machine->hv->vm_irq_set(one->machine->vm, one->irq, false);
+	struct sm_machine *machine = arg;
+	(void)machine->hv->vm_irq_set(machine->vm, irq, true);
+	(void)machine->hv->vm_irq_set(machine->vm, irq, false);
 }
 
-int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err)
+struct sm_line sm_machine_line(struct sm_machine *machine, unsigned irq)
 {
-	if (machine->caps.irqfd)
-		return machine->hv->vm_irqfd(machine->vm, event_fd, irq, err);
-
-	struct sm_forward *one = malloc(sizeof *one);
-	if (!one)
-		return sm_error_set(err, ENOMEM, "interrupt %u: out of memory", irq);
-	*one = (struct sm_forward){ .machine = machine, .event_fd = event_fd, .irq = irq };
-	int code = sm_loop_add(machine->loop, event_fd, EPOLLIN, forward, one, &one->source);
-	if (code < 0) {
-		free(one);
-		return sm_error_sys(err, code, "interrupt %u", irq);
-	}
-	machine->forward[machine->nforward++] = one;
-	return 0;
-}
-
-void sm_machine_unwire_irqs(struct sm_machine *machine)
-{
-	for (unsigned i = 0; i < machine->nforward; i++) {
-		sm_loop_remove(machine->forward[i]->source);
-		free(machine->forward[i]);
-	}
-	machine->nforward = 0;
+	return (struct sm_line){ .raise = raise_edge, .arg = machine, .irq = irq };
 }

@@ -2,6 +2,7 @@
 #ifndef SM_MACHINE_MACHINE_H
 #define SM_MACHINE_MACHINE_H
 
+#include "base/line.h"
 #include "base/loop.h"
 #include "device/bus.h"
 #include "device/ring.h"
@@ -16,12 +17,10 @@
 #include <stdatomic.h>
 
 struct sm_capture;
-struct sm_forward;
 struct sm_platform; /* the architecture's fixed devices: machine/platform.h */
 
 struct sm_machine_device {
 	struct sm_virtio *virtio;
-	int irq_fd;
 	struct sm_memory_window window; /* fs: DAX; bytes 0: none */
 };
 
@@ -34,9 +33,6 @@ struct sm_machine {
 	struct sm_loop *loop;
 	struct sm_bus mmio, pio;
 	struct sm_platform *platform;
-	int generation_fd;                                 /* irq of the generation ID's event device */
-	struct sm_forward *forward[SM_PLAN_SLOTS_MAX + 2]; /* without irqfd: eventfd to interrupt, io.c */
-	unsigned nforward;
 	struct sm_machine_device devices[SM_PLAN_SLOTS_MAX];
 	bool backed_later[SM_PLAN_SLOTS_MAX]; /* which got something behind them since the build or the last reset */
 	unsigned nvcpus;
@@ -107,9 +103,8 @@ void sm_machine_resume_devices(struct sm_machine *machine);
 /* A vCPU could not reach memory: whether a device has mended it. */
 bool sm_machine_mend(struct sm_machine *machine);
 bool sm_machine_has_windows(const struct sm_machine *machine);
-/* Let writes to event_fd raise irq, by the back end's irqfd or by the loop. */
-int sm_machine_wire_irq(struct sm_machine *machine, int event_fd, unsigned irq, struct sm_error *err);
-void sm_machine_unwire_irqs(struct sm_machine *machine);
+/* Once its interrupt controllers and vCPUs are there, and as long as its VM is. */
+struct sm_line sm_machine_line(struct sm_machine *machine, unsigned irq);
 
 /* state.c: everything but RAM, while paused. */
 #define SM_MACHINE_STATE_MAX (64u << 20)

@@ -25,12 +25,8 @@ int sm_platform_new(struct sm_machine *machine, struct sm_platform **ret_platfor
 	if (!platform)
 		return sm_error_set(err, ENOMEM, "platform: out of memory");
 	platform->machine = machine;
-	platform->serial_irq_fd = sm_fd_event();
-	int code = platform->serial_irq_fd < 0 ? sm_error_sys(err, platform->serial_irq_fd, "create an eventfd") : 0;
-	if (code >= 0)
-		code = sm_ring_init(&platform->console, 0, err);
-	if (code >= 0)
-		code = sm_machine_wire_irq(machine, platform->serial_irq_fd, machine->plan.serial_irq, err);
+	platform->serial_line = sm_machine_line(machine, machine->plan.serial_irq);
+	int code = sm_ring_init(&platform->console, 0, err);
 	if (code >= 0)
 		code = sm_platform_add(platform, err);
 	if (code < 0) {
@@ -47,7 +43,6 @@ void sm_platform_free(struct sm_platform *platform)
 		return;
 	sm_serial_free(platform->serial);
 	sm_ring_done(&platform->console);
-	sm_fd_close(&platform->serial_irq_fd);
 	free(platform);
 }
 

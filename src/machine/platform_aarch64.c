@@ -7,7 +7,7 @@
 
 int sm_platform_add(struct sm_platform *platform, struct sm_error *err)
 {
-	int code = sm_pl011_new(&platform->console, platform->serial_irq_fd, &platform->serial, err);
+	int code = sm_pl011_new(&platform->console, &platform->serial_line, &platform->serial, err);
 	if (code < 0)
 		return code;
 	const struct sm_bus_range range = {

@@ -37,7 +37,7 @@ static void keyboard_write(void *ctx, uint64_t offset, unsigned size, uint64_t v
 
 int sm_platform_add(struct sm_platform *platform, struct sm_error *err)
 {
-	int code = sm_serial8250_new(&platform->console, platform->serial_irq_fd, &platform->serial, err);
+	int code = sm_serial8250_new(&platform->console, &platform->serial_line, &platform->serial, err);
 	if (code < 0)
 		return code;
 	const struct sm_bus_range ranges[] = {

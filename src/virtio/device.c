@@ -121,7 +121,7 @@ void sm_virtio_interrupt(struct sm_virtio *device, uint32_t status)
 {
 	atomic_fetch_or(&device->interrupt_status, status);
 	atomic_fetch_add_explicit(&device->interrupts, 1, memory_order_relaxed);
-	sm_fd_event_raise(device->env.irq_fd);
+	sm_line_raise(&device->env.line);
 }
 
 void sm_virtio_config_changed(struct sm_virtio *device)
@@ -243,7 +243,7 @@ void sm_virtio_restored(struct sm_virtio *device)
 {
 	pthread_mutex_lock(&device->lock);
 	if (atomic_load(&device->interrupt_status))
-		sm_fd_event_raise(device->env.irq_fd);
+		sm_line_raise(&device->env.line);
 	if (device->ops->restored)
 		device->ops->restored(device);
 	if (sm_virtio_running(device))

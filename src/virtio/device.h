@@ -119,7 +119,7 @@ static inline bool sm_virtio_running(const struct sm_virtio *device)
 }
 uint64_t sm_virtio_features(const struct sm_virtio *device); /* all that are offered */
 void sm_virtio_wake(struct sm_virtio *device); /* have wake and process called again; without the lock, too */
-void sm_virtio_interrupt(struct sm_virtio *device, uint32_t status);
+void sm_virtio_interrupt(struct sm_virtio *device, uint32_t status); /* under the lock, as all that raises */
 void sm_virtio_config_changed(struct sm_virtio *device);
 /* The driver broke a rule that leaves no way on: DEVICE_NEEDS_RESET, 2.1.2. */
 void sm_virtio_broken(struct sm_virtio *device);

@@ -7,6 +7,7 @@
 
 #include "base/codec.h"
 #include "base/error.h"
+#include "base/line.h"
 #include "base/loop.h"
 #include "fuse/fuse.h"
 #include "memory/memory.h"
@@ -17,11 +18,11 @@
 
 struct sm_virtio;
 
-/* What every device gets.  irq_fd: an eventfd (borrowed) whose writes raise the slot's interrupt. */
+/* What every device gets.  line: the slot's interrupt. */
 struct sm_virtio_env {
 	struct sm_memory *memory;
 	struct sm_loop *loop;
-	int irq_fd;
+	struct sm_line line;
 	struct sm_memory_window window; /* fs: its DAX window; bytes 0: none */
 };
 
