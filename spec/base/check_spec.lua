@@ -1,16 +1,9 @@
 -- What Lua cannot reach of the ground floor is checked by C programs over the same objects.
-local build = require "spec.support.build"
 local folder = require "spec.support.folder"
+local program = require "spec.support.program"
 
 describe("the ground floor", function()
-	local function check(program, name, argument)
-		local command = ("'%s/spec/base/%s' %s %s 2>&1"):format(build.dir, program, name, argument or "")
-		local pipe = assert(io.popen(command))
-		local output = pipe:read "a"
-		local ok, how, status = pipe:close()
-		assert(ok, ("%s %s: %s %s\n%s"):format(program, name, how, status, output))
-		assert.are.equal("", output)
-	end
+	local function check(name, ...) program.check("spec/base/" .. name, ...) end
 
 	for _, name in ipairs { "error", "buf", "codec", "fd", "json", "sha256" } do
 		it("keeps the promises of " .. name, function() check("check", name) end)

@@ -1,14 +1,8 @@
--- Devices whose requests block, over a device that blocks until it is told: a C program over the same objects.
-local build = require "spec.support.build"
+-- Devices whose requests block, over a device that blocks until it is told.
+local program = require "spec.support.program"
 
 describe("a device's worker threads", function()
-	local function check(name)
-		local pipe = assert(io.popen(("'%s/spec/virtio/check_workers' %s 2>&1"):format(build.dir, name)))
-		local output = pipe:read "a"
-		local ok, how, status = pipe:close()
-		assert(ok, ("check_workers %s: %s %s\n%s"):format(name, how, status, output))
-		assert.are.equal("", output)
-	end
+	local function check(name) program.check("spec/virtio/check_workers", name) end
 
 	it("are started by the first request, and by nothing else", function() check "lazy" end)
 	it("serve several requests at once, and no more than there may be", function() check "parallel" end)

@@ -51,7 +51,7 @@ int sm_call_end(const struct sm_call *call, struct sm_error *err)
 	return call->in.failed ? sm_error_set(err, EBADMSG, "the machine's reply is malformed") : 0;
 }
 
-int sm_control_call_simple(struct sm_control *control, uint32_t op, struct sm_error *err)
+int sm_call_simple(struct sm_control *control, uint32_t op, struct sm_error *err)
 {
 	struct sm_call call SM_CALL_CLEANUP;
 	sm_call_init(&call);

@@ -38,6 +38,6 @@ int sm_call_take_fd(struct sm_call *call);
 int sm_call_end(const struct sm_call *call, struct sm_error *err);
 
 /* A request without fields, with nothing in the reply. */
-int sm_control_call_simple(struct sm_control *control, uint32_t op, struct sm_error *err);
+int sm_call_simple(struct sm_control *control, uint32_t op, struct sm_error *err);
 
 #endif

@@ -11,12 +11,12 @@
 
 int sm_control_resume(struct sm_control *control, struct sm_error *err)
 {
-	return sm_control_call_simple(control, SM_REQUEST_RESUME, err);
+	return sm_call_simple(control, SM_REQUEST_RESUME, err);
 }
 
 int sm_control_pause(struct sm_control *control, struct sm_error *err)
 {
-	return sm_control_call_simple(control, SM_REQUEST_PAUSE, err);
+	return sm_call_simple(control, SM_REQUEST_PAUSE, err);
 }
 
 static int capture_step(struct sm_control *control, bool *ret_more, struct sm_error *err)
