@@ -1,13 +1,14 @@
-/* serve FOLDER POINT CACHE [writeback]: the file server over FOLDER, by this machine's own kernel: mounted on POINT
- * through /dev/fuse, without a machine in between.  Says `ready', and ends when it is unmounted.  CACHE: strict, auto,
- * always.
- * At SIGUSR1 the session is saved, forgotten and loaded, as when a machine is restored: then it says `loaded'. */
+/* serve FOLDER POINT CACHE [writeback|reload]: the file server over FOLDER, by this machine's own kernel: mounted on
+ * POINT through /dev/fuse, without a machine in between.  Says `ready', and ends when it is unmounted.  CACHE: strict,
+ * auto, always. At SIGUSR1 the session is saved, forgotten and loaded, as when a machine is restored: then it says
+ * `loaded'.  With reload that is done before each request. */
 #include "fuse/fuse.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +21,31 @@
 
 static struct sm_fuse *fuse;
 static int device;
+static bool reload_each;
 static pthread_rwlock_t serving = PTHREAD_RWLOCK_INITIALIZER;
 
 static _Noreturn void die(const char *what)
 {
 	fprintf(stderr, "serve: %s: %s\n", what, strerror(errno));
 	exit(1);
+}
+
+/* What a machine's restore does between two requests. */
+static void reload(void)
+{
+	SM_BUF_CLEANUP struct sm_buf session;
+	struct sm_error error = { 0 };
+	struct sm_reader reader;
+	sm_buf_init(&session, 64 << 20);
+	pthread_rwlock_wrlock(&serving);
+	sm_fuse_save(fuse, &session);
+	sm_fuse_reset(fuse);
+	sm_reader_init(&reader, session.data, session.len);
+	if (sm_buf_failed(&session) || sm_fuse_load(fuse, &reader, &error) < 0) {
+		fprintf(stderr, "serve: load: %s\n", error.message);
+		exit(1);
+	}
+	pthread_rwlock_unlock(&serving);
 }
 
 static void *run(void *unused)
@@ -44,6 +64,8 @@ static void *run(void *unused)
 			die("read /dev/fuse");
 		struct iovec from = { in, (size_t)bytes }, to = { out, BYTES };
 		struct sm_fuse_request request = { .in = &from, .nin = 1, .out = &to, .nout = 1 };
+		if (reload_each)
+			reload();
 		pthread_rwlock_rdlock(&serving);
 		int64_t reply = sm_fuse_serve(fuse, &request);
 		pthread_rwlock_unlock(&serving);
@@ -60,24 +82,11 @@ static void *run(void *unused)
 	return NULL;
 }
 
-/* What a machine's restore does between two requests: once at each SIGUSR1, with a word when it is done. */
-static void *reload(void *signals)
+static void *reload_when_told(void *signals)
 {
 	int number;
 	while (sigwait(signals, &number) == 0) {
-		SM_BUF_CLEANUP struct sm_buf session;
-		struct sm_error error = { 0 };
-		struct sm_reader reader;
-		sm_buf_init(&session, 64 << 20);
-		pthread_rwlock_wrlock(&serving);
-		sm_fuse_save(fuse, &session);
-		sm_fuse_reset(fuse);
-		sm_reader_init(&reader, session.data, session.len);
-		if (sm_buf_failed(&session) || sm_fuse_load(fuse, &reader, &error) < 0) {
-			fprintf(stderr, "serve: load: %s\n", error.message);
-			exit(1);
-		}
-		pthread_rwlock_unlock(&serving);
+		reload();
 		printf("loaded\n");
 		fflush(stdout);
 	}
@@ -87,10 +96,14 @@ static void *reload(void *signals)
 int main(int argc, char **argv)
 {
 	static const char *const modes[] = { "strict", "auto", "always" };
-	struct sm_mount mount_options = { .owners = SM_MOUNT_OWNERS_PASSTHROUGH, .writeback = argc == 5 };
+	struct sm_mount mount_options = {
+		.owners = SM_MOUNT_OWNERS_PASSTHROUGH,
+	};
 	unsigned mode = 0;
-	if (argc < 4 || argc > 5) {
-		fprintf(stderr, "usage: serve FOLDER POINT CACHE [writeback]\n");
+	mount_options.writeback = argc == 5 && strcmp(argv[4], "writeback") == 0;
+	reload_each = argc == 5 && strcmp(argv[4], "reload") == 0;
+	if (argc < 4 || argc > 5 || (argc == 5 && !mount_options.writeback && !reload_each)) {
+		fprintf(stderr, "usage: serve FOLDER POINT CACHE [writeback|reload]\n");
 		return 2;
 	}
 	while (mode < 3 && strcmp(argv[3], modes[mode]) != 0)
@@ -118,7 +131,7 @@ int main(int argc, char **argv)
 	sigaddset(&signals, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	pthread_t threads[THREADS], loader;
-	if (pthread_create(&loader, NULL, reload, &signals) != 0)
+	if (pthread_create(&loader, NULL, reload_when_told, &signals) != 0)
 		die("a thread");
 	for (unsigned i = 0; i < THREADS; i++)
 		if (pthread_create(&threads[i], NULL, run, NULL) != 0)
