@@ -2,8 +2,8 @@
 local build = require "spec.support.build"
 local program = {}
 
---- Run one of a program's checks: `path` in the build, e.g. "spec/base/check", and its arguments, which the shell reads.
--- It must succeed and say nothing.
+--- Run one of the checks of a program at `path` in the build, as "spec/base/check", with arguments, which the shell
+-- reads.  It must succeed and say nothing.
 function program.check(path, ...)
 	local command = ("'%s/%s' %s 2>&1"):format(build.dir, path, table.concat({ ... }, " "))
 	local pipe = assert(io.popen(command))
