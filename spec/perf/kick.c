@@ -61,9 +61,11 @@ static struct driven drive(struct sm_loop *loop, const struct sm_virtio_ops *ops
 	struct driven driven = { .irq_fd = sm_fd_event() };
 	if (driven.irq_fd < 0 || sm_memory_new(&plan, NULL, 0, &driven.memory, NULL) < 0)
 		fail("memory");
-	const struct sm_virtio_env env = { .memory = driven.memory,
-		                           .loop = loop,
-		                           .line = sm_fd_event_line(driven.irq_fd) };
+	const struct sm_virtio_env env = {
+		.memory = driven.memory,
+		.loop = loop,
+		.line = sm_fd_event_line(driven.irq_fd),
+	};
 	if (sm_virtio_create(sizeof *driven.device, &env, ops, &driven.device, NULL) < 0)
 		fail("device");
 	const struct {

@@ -148,9 +148,11 @@ static void start(void)
 	CHECK(sm_memory_new(&plan, NULL, 0, &world.memory, NULL) == 0);
 	CHECK(sm_loop_new(&world.loop, NULL) == 0 && sm_loop_start(world.loop, NULL) == 0);
 	world.irq_fd = sm_fd_event();
-	const struct sm_virtio_env env = { .memory = world.memory,
-		                           .loop = world.loop,
-		                           .line = sm_fd_event_line(world.irq_fd) };
+	const struct sm_virtio_env env = {
+		.memory = world.memory,
+		.loop = world.loop,
+		.line = sm_fd_event_line(world.irq_fd),
+	};
 	CHECK(sm_virtio_create(sizeof *world.slow, &env, &slow_ops, &world.slow, NULL) == 0);
 	world.slow->moved_fd = sm_fd_event();
 	world.slow->leave_fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC);

@@ -92,10 +92,12 @@ static int start(struct sm_lua_virtio *device, const struct wish *wish, const st
 		code = sm_memory_add_window(device->memory, WINDOW_GPA, wish->window_bytes, &window, err);
 	if (code < 0)
 		return code;
-	const struct sm_virtio_env env = { .memory = device->memory,
-		                           .loop = device->loop,
-		                           .line = sm_fd_event_line(device->irq_fd),
-		                           .window = window };
+	const struct sm_virtio_env env = {
+		.memory = device->memory,
+		.loop = device->loop,
+		.line = sm_fd_event_line(device->irq_fd),
+		.window = window,
+	};
 	switch (wish->kind) {
 	case KIND_BLK:
 		return sm_virtio_blk_new(&env, wish->disk, &device->virtio, err);
