@@ -1,6 +1,5 @@
 /* core.virtio_volume(options): a volume over plain memory; core.virtio_volume_back, _track, _copy, _finish,
- * _untrack, core.virtio_forget: what is
- * done to it from outside. */
+ * _untrack, core.virtio_forget: what is done to it from outside. */
 #include "base/fd.h"
 #include "lua/virtio.h"
 #include "lua/volumes.h"
