@@ -8,15 +8,15 @@ local scratch = require "spec.support.scratch"
 local script = [[
 local sm = require "supermachine"
 local lfs = require "lfs"
+local resources = require "spec.support.resources"
 local library, folder, kernel, transport = ...
 local scarce = assert(package.loadlib(library, "scarce"))
 
-local function resources()
-	local descriptors = 0
-	for _ in lfs.dir "/proc/self/fd" do descriptors = descriptors + 1 end
-	local children = assert(io.open("/proc/self/task/" .. assert(lfs.symlinkattributes("/proc/self")).target
-		.. "/children")):read "a"
-	return descriptors, assert(io.open "/proc/self/status"):read "a":match "Threads:%s*(%d+)", children
+local function held()
+	local now = resources.now()
+	local children <close> = assert(io.open("/proc/self/task/" .. assert(lfs.symlinkattributes("/proc/self")).target
+		.. "/children"))
+	return { now.descriptors, now.threads, children:read "a" }
 end
 
 -- An emulated machine takes a hundred times as long for each, and does not look at all of them.
@@ -61,8 +61,7 @@ local snapshot <close> = assert(sm.snapshot.open(path))
 local other <close> = assert(snapshot:restore { transport = transport })
 local function restored() return snapshot:restore { transport = transport, paused = true } end
 assert(restored()):close()
-collectgarbage()
-local before = table.pack(resources())
+local before = held()
 
 stage("boot", booted)
 stage("open", function() return sm.snapshot.open(path) end)
@@ -89,9 +88,8 @@ stage("pool", function()
 end)
 stage("reset", function(vm) return vm:reset { paused = true } end, function() return assert(restored()) end)
 
-collectgarbage()
-local after = table.pack(resources())
-for i = 1, before.n do assert(before[i] == after[i], ("%s before, %s after"):format(before[i], after[i])) end
+local after = held()
+for i = 1, #before do assert(before[i] == after[i], ("%s before, %s after"):format(before[i], after[i])) end
 for name in lfs.dir(folder) do assert(not name:find ".tmp.", "left behind: " .. name) end
 assert(other:console() == "" or other:console())
 assert(other:pause() and other:resume() and other:reset { paused = true })
@@ -109,7 +107,7 @@ for _, transport in ipairs { "direct", "worker" } do
 			local kernel = guest.write(folder:join "kernel", guest.print "x" .. guest.spin())
 			folder:write("script.lua", script)
 			local library = build.dir .. "/spec/machine/scarce_preload.so"
-			local output = scratch.run(("LUA_PATH='./lua/?.lua;./lua/?/init.lua;;' LUA_CPATH='%s/lib/?.so;;' "
+			local output = scratch.run(("LUA_PATH='./lua/?.lua;./lua/?/init.lua;./?.lua;;' LUA_CPATH='%s/lib/?.so;;' "
 				.. "LD_PRELOAD='%s' lua5.4 '%s' '%s' '%s' '%s' %s"):format(build.dir, library, folder:join "script.lua", library,
 				folder.path, kernel, transport))
 			assert.matches("unharmed", output)
