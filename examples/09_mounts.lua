@@ -17,8 +17,8 @@ local snapshot <close> = assert(image:bake { memory_mib = 128, mount_slots = 1 }
 
 for _, name in ipairs { "one", "two" } do
 	write(("/%s/question"):format(name), ("who is in %s?\n"):format(name))
-	local vm <close> = assert(snapshot:restore { mounts = { { host = folder .. "/" .. name, guest = "/work" } } })
-	local result = assert(vm:exec { "sh", "-c", "cat /work/question; echo a guest >/work/answer" })
+	local vm <close> = assert(snapshot:restore { mounts = { { host = folder .. "/" .. name, guest = "/shared" } } })
+	local result = assert(vm:exec { "sh", "-c", "cat /shared/question; echo a guest >/shared/answer" })
 	assert(result.code == 0, result.stderr)
 	local answer <close> = assert(io.open(("%s/%s/answer"):format(folder, name)))
 	io.write(result.stdout, answer:read "a")

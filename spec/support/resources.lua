@@ -15,6 +15,7 @@ local function threads()
 		local flags = stat and stat:match "^.*%) %a %-?%d+ %-?%d+ %-?%d+ %-?%d+ %-?%d+ (%d+)"
 		if flags and tonumber(flags) & EXITING == 0 then count = count + 1 end
 	end
+	assert(count > 0, "/proc/self/task: not one thread")
 	return count
 end
 
